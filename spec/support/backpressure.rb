@@ -1,0 +1,67 @@
+# frozen_string_literal: true
+
+# Proof that a transfer met a full socket, from outside (any waiter) and from what the primitives said.
+module Backpressure
+  TIOCOUTQ = 0x5411 # bytes not yet taken by the peer (a socket)
+  FIONREAD = 0x541B # bytes not yet read (a pipe, from either end)
+  STILL = 3 # looks in a row that must find the same
+  APART = 0.004
+
+  # The calls of the public primitives, in order, with what they returned.
+  class Calls
+    PRIMITIVES = %i[copy copy_small copy_splice copy_splice_into_pipe fadvise_sequential].freeze
+    Call = Struct.new(:name, :arguments, :result)
+
+    attr_reader :all
+
+    def initialize
+      @all = []
+    end
+
+    def names
+      @all.map(&:name)
+    end
+
+    def to(name)
+      @all.select { |call| call.name == name }
+    end
+
+    def statuses
+      @all.filter_map { |call| call.result[1] if call.result.is_a?(Array) }
+    end
+
+    # True where a primitive said that the socket took nothing, or not all of it.
+    def met_full_socket?
+      statuses.intersect?(%i[eagain partial]) || to(:copy_small).any? { |call| call.result < call.arguments[3] }
+    end
+  end
+
+  def observe_primitives
+    Calls.new.tap do |calls|
+      Calls::PRIMITIVES.each do |name|
+        allow(S).to receive(name).and_wrap_original do |original, *arguments|
+          original.call(*arguments).tap { |result| calls.all << Calls::Call.new(name, arguments, result) }
+        end
+      end
+    end
+  end
+
+  # Returns once the sender sleeps on a full +channel+, with the number of bytes queued there; fails if the
+  # sender ends instead. Needs a reader that reads nothing.
+  def await_backpressure(channel, sender, within: 10)
+    same = 0
+    queued = nil
+    Eventually.until("a sender asleep on a full #{channel.kind}", within: within, every: APART) do
+      if sender.done?
+        sender.value # raises what the sender raised
+        raise Eventually::NeverHappened, "the transfer to #{channel.kind} ended without meeting a full socket"
+      end
+      now = channel.queued
+      stuck = sender.asleep? && !channel.writable? && now == queued
+      same = stuck ? same + 1 : 0
+      queued = now
+      same >= STILL
+    end
+    queued
+  end
+end

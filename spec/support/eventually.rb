@@ -1,0 +1,32 @@
+# frozen_string_literal: true
+
+# Waiting for a state that sends no event (a thread asleep, a full queue).
+module Eventually
+  class NeverHappened < StandardError; end
+
+  def self.now
+    Process.clock_gettime(Process::CLOCK_MONOTONIC)
+  end
+
+  def self.until(what, within: 10, every: 0.002)
+    deadline = now + within
+    loop do
+      result = yield
+      return result if result
+      raise NeverHappened, "#{what}: not within #{within} s" if now > deadline
+
+      sleep every
+    end
+  end
+
+  def eventually(what = "the condition", **options, &block)
+    Eventually.until(what, **options, &block)
+  end
+
+  # Seconds the block took, by the monotonic clock.
+  def seconds
+    start = Eventually.now
+    yield
+    Eventually.now - start
+  end
+end

@@ -1,0 +1,31 @@
+# frozen_string_literal: true
+
+# Which file descriptors are open, and a matcher that counts them around a block.
+module Fds
+  def self.open
+    GC.start # an IO awaiting its finaliser is no leak
+    Dir.children("/proc/self/fd").each_with_object({}) do |fd, table|
+      table[fd.to_i] = File.readlink("/proc/self/fd/#{fd}")
+    rescue Errno::ENOENT
+      next # the descriptor of the listing itself
+    end
+  end
+
+  def open_fds
+    Fds.open
+  end
+
+  RSpec::Matchers.define :leak_fds do
+    supports_block_expectations
+
+    match do |block|
+      before = Fds.open
+      block.call
+      after = Fds.open
+      @new = after.reject { |fd, target| before[fd] == target }
+      after.size > before.size
+    end
+    failure_message { "expected the block to leave descriptors open" }
+    failure_message_when_negated { "expected no descriptor to be left open, but: #{@new}" }
+  end
+end

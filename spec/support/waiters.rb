@@ -1,0 +1,104 @@
+# frozen_string_literal: true
+
+require "async"
+require "io/stream" # its shim for IO#timeout is what lets Async 2.24 wait on Ruby 3.1
+
+# The ways of waiting for a socket. Each runs the sender in a thread of its own, so that the example's
+# thread stays free to direct the reader and to look at the sender from outside.
+module Waiters
+  ALL = %i[thread blocking blocking_in_fiber fiber_async fiber_minimal].freeze
+  FIBERS = %i[fiber_async fiber_minimal].freeze
+
+  # A sender under way.
+  class Sender
+    attr_reader :thread, :scheduler
+
+    def initialize(waiter, &block)
+      @waiter = waiter
+      @block = block
+      @thread = Thread.new { send(:"under_#{waiter}") }
+      @thread.report_on_exception = false
+      Cleanup.later { stop }
+    end
+
+    # The block's value, or what it raised.
+    def value(within: 25)
+      raise Eventually::NeverHappened, "sender not done within #{within} s\n#{backtrace}" unless @thread.join(within)
+
+      @thread.value
+    end
+
+    def error(**options)
+      value(**options)
+      nil
+    rescue Eventually::NeverHappened
+      raise
+    rescue StandardError => e
+      e
+    end
+
+    def done?
+      !@thread.alive?
+    end
+
+    def asleep?
+      @thread.status == "sleep"
+    end
+
+    def backtrace
+      Array(@thread.backtrace).first(12).join("\n")
+    end
+
+    def stop
+      @thread.kill
+      @thread.join(5)
+    rescue StandardError
+      nil # the example has looked at it, or was not interested
+    end
+
+    private
+
+    def under_thread
+      @block.call
+    end
+    alias under_blocking under_thread
+
+    def under_fiber_async
+      Sync { @block.call }
+    end
+
+    def under_fiber_minimal
+      @scheduler = MinimalScheduler.new
+      Fiber.set_scheduler(@scheduler)
+      outcome = nil
+      Fiber.schedule do
+        outcome = [@block.call, nil]
+      rescue Exception => e # rubocop:disable Lint/RescueException -- carried over to the thread below
+        outcome = [nil, e]
+      end
+      Fiber.set_scheduler(nil) # runs the loop to its end
+      raise outcome[1] if outcome[1]
+
+      outcome[0]
+    end
+    alias under_blocking_in_fiber under_fiber_minimal
+  end
+
+  def start_under(waiter, &block)
+    Sender.new(waiter, &block)
+  end
+
+  def run_under(waiter, &block)
+    start_under(waiter, &block).value
+  end
+
+  # Sends under +waiter+ through the façade's method that goes with it.
+  def start_copy(waiter, out, file, *region, **options, &progress)
+    name = waiter.start_with?("blocking") ? :copy_to_socket_blocking : :copy_to_socket
+    start_under(waiter) { S.public_send(name, out, file, *region, **options, &progress) }
+  end
+
+  def copy_under(waiter, out, file, *region, **options, &progress)
+    start_copy(waiter, out, file, *region, **options, &progress).value
+  end
+end
