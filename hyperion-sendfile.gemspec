@@ -1,0 +1,29 @@
+# frozen_string_literal: true
+
+require_relative "lib/hyperion/http/sendfile/version"
+
+Gem::Specification.new do |spec|
+  spec.name = "hyperion-sendfile"
+  spec.version = Hyperion::Http::Sendfile::VERSION
+  spec.authors = ["The hyperion-sendfile maintainers"]
+  spec.license = "MIT"
+
+  spec.summary = "Exact bytes from a file to a socket, by the cheapest safe route"
+  spec.description = <<~TEXT.tr("\n", " ").strip
+    copy_to_socket(out, file, offset, length) puts exactly those bytes on that connection with sendfile, splice,
+    kernel TLS or a userspace loop, or raises and says how far it got. It waits through the fiber scheduler where
+    there is one, and otherwise without the GVL.
+  TEXT
+
+  spec.required_ruby_version = ">= 3.1"
+  spec.metadata["rubygems_mfa_required"] = "true"
+
+  # Named by pattern rather than by git, so that an unpacked tarball builds the same gem; a build inside ext/ leaves
+  # nothing that matches but extconf.h.
+  spec.files = Dir.glob(
+    ["lib/**/*.rb", "ext/**/*.{c,h,rb}", "sig/**/*.rbs", "LICENSE", "README.md", "CHANGELOG.md"], base: __dir__
+  ).reject { |path| File.basename(path) == "extconf.h" }.sort
+  spec.require_paths = ["lib"]
+  spec.extensions = ["ext/hyperion_sendfile/extconf.rb"]
+  spec.extra_rdoc_files = ["README.md", "CHANGELOG.md"] & spec.files
+end
