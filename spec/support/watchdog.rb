@@ -43,12 +43,12 @@ class Watchdog
       @deadline = Eventually.now + @limit
       @changed.signal
     end
-    @beat.write("b")
+    @beat.write("#{@what}\n")
   end
 
   def end_example
     @mutex.synchronize { @deadline = nil }
-    @beat.write("e")
+    @beat.write("\n")
   end
 
   def watch
@@ -69,7 +69,8 @@ class Watchdog
     end.join("\n")
   end
 
-  # Begins and ends of examples are told through a pipe: silence in the middle of one means that Ruby is stuck.
+  # An example tells its place through a pipe when it begins, and an empty line when it ends: silence in between
+  # means that Ruby is stuck.
   def start_guardian
     beats, @beat = IO.pipe
     suite = Process.pid
@@ -84,16 +85,12 @@ class Watchdog
   end
 
   def stand_guard(beats, suite)
-    inside = false
-    loop do
-      if IO.select([beats], nil, nil, inside ? @limit + GRACE : nil)
-        inside = beats.readpartial(4096).end_with?("b")
-      else
-        warn "The suite no longer runs Ruby code: aborted."
-        Process.kill(:ABRT, suite)
-        return
-      end
+    running = ""
+    while IO.select([beats], nil, nil, running.empty? ? nil : @limit + GRACE)
+      running = beats.readpartial(4096).lines.last.chomp
     end
+    warn "#{running}: Ruby is stuck in native code; the suite is aborted."
+    Process.kill(:ABRT, suite)
   rescue EOFError
     nil # the suite has ended
   end
