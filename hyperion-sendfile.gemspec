@@ -22,7 +22,7 @@ Gem::Specification.new do |spec|
   # nothing that matches but extconf.h.
   spec.files = Dir.glob(
     ["lib/**/*.rb", "ext/**/*.{c,h,rb}", "sig/**/*.rbs", "LICENSE", "README.md", "CHANGELOG.md"], base: __dir__
-  ).reject { |path| File.basename(path) == "extconf.h" }.sort
+  ).reject { |path| File.basename(path) == "extconf.h" }
   spec.require_paths = ["lib"]
   spec.extensions = ["ext/hyperion_sendfile/extconf.rb"]
   spec.extra_rdoc_files = ["README.md", "CHANGELOG.md"] & spec.files
