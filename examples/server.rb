@@ -12,6 +12,7 @@ require "stringio"
 require "time"
 require "hyperion/http/sendfile"
 
+# Serves the regular files below a directory.
 class FileServer
   STOP_GRACE = 5 # seconds for a response that is under way when the server is told to stop
 
@@ -130,7 +131,7 @@ class FileServer
       real = File.realpath(@root + path.force_encoding(@root.encoding))
       raise Refused, 404 unless real.start_with?(File.join(@root, "")) && !path.end_with?("/")
 
-      file = File.open(real, File::RDONLY | File::NONBLOCK | File::NOFOLLOW)
+      file = File.new(real, File::RDONLY | File::NONBLOCK | File::NOFOLLOW)
       return file if file.stat.file?
 
       file.close
