@@ -1,0 +1,116 @@
+/* Turns Ruby arguments into descriptors and byte counts, or says which of them is wrong and why. */
+#include <ruby.h>
+#include <ruby/io.h>
+
+#include "sendfile.h"
+
+#include <limits.h>
+#include <math.h>
+
+static const off_t LAST_OFFSET = INT64_MAX;
+
+static int
+descriptor_number(VALUE number, const char *name)
+{
+    if (!FIXNUM_P(number) || FIX2LONG(number) > INT_MAX) {
+        rb_raise(rb_eRangeError, "%s: %" PRIsVALUE " is no file descriptor", name, number);
+    }
+    if (FIX2LONG(number) < 0) {
+        rb_raise(rb_eArgError, "%s: a file descriptor can't be negative: %" PRIsVALUE, name, number);
+    }
+    return (int)FIX2LONG(number);
+}
+
+static rb_io_t *
+open_file(VALUE io, const char *name)
+{
+    rb_io_t *fptr;
+
+    if (RTEST(rb_funcall(io, rb_intern("closed?"), 0))) rb_raise(rb_eIOError, "%s: closed stream", name);
+    GetOpenFile(io, fptr);
+    return fptr;
+}
+
+/*
+ * The descriptor to write to. Only a real IO or a number will do: what merely wraps an IO may be
+ * encrypting what is written to it.
+ */
+int
+hs_out_descriptor(VALUE out)
+{
+    if (RB_INTEGER_TYPE_P(out)) return descriptor_number(out, "out");
+    if (!RB_TYPE_P(out, T_FILE)) {
+        rb_raise(rb_eTypeError, "out must be an IO or an Integer file descriptor, not %" PRIsVALUE,
+                 rb_obj_class(out));
+    }
+    out = rb_io_get_write_io(out);
+    rb_io_check_writable(open_file(out, "out"));
+    return rb_io_descriptor(out);
+}
+
+/* The descriptor to read from: an IO, a number, or what turns into an IO, like a Tempfile. */
+int
+hs_in_descriptor(VALUE in)
+{
+    VALUE io;
+
+    if (RB_INTEGER_TYPE_P(in)) return descriptor_number(in, "in");
+    io = rb_io_check_io(in);
+    if (NIL_P(io)) {
+        rb_raise(rb_eTypeError,
+                 "in must be an IO, an object with to_io, or an Integer file descriptor, not %" PRIsVALUE,
+                 rb_obj_class(in));
+    }
+    rb_io_check_readable(open_file(io, "in")); /* which also writes out what is buffered for the file */
+    return rb_io_descriptor(io);
+}
+
+int
+hs_pipe_descriptor(VALUE pipe, const char *name)
+{
+    if (RB_INTEGER_TYPE_P(pipe)) return descriptor_number(pipe, name);
+    if (!RB_TYPE_P(pipe, T_FILE)) {
+        rb_raise(rb_eTypeError, "%s must be an IO or an Integer file descriptor, not %" PRIsVALUE, name,
+                 rb_obj_class(pipe));
+    }
+    open_file(pipe, name);
+    return rb_io_descriptor(pipe);
+}
+
+/* An offset or a length in bytes. */
+off_t
+hs_bytes(VALUE value, const char *name)
+{
+    if (!RB_INTEGER_TYPE_P(value)) {
+        rb_raise(rb_eTypeError, "%s must be an Integer, not %" PRIsVALUE, name, rb_obj_class(value));
+    }
+    if (FIXNUM_P(value) ? FIX2LONG(value) < 0 : rb_big_sign(value) == 0) {
+        rb_raise(rb_eArgError, "%s must not be negative: %" PRIsVALUE, name, value);
+    }
+    if (!FIXNUM_P(value) && FIX2INT(rb_big_cmp(value, OFFT2NUM(LAST_OFFSET))) > 0) {
+        rb_raise(rb_eRangeError, "%s is beyond the largest file offset: %" PRIsVALUE, name, value);
+    }
+    return NUM2OFFT(value);
+}
+
+void
+hs_check_region(off_t offset, off_t length)
+{
+    if (length > LAST_OFFSET - offset) {
+        rb_raise(rb_eRangeError, "offset plus len is beyond the largest file offset");
+    }
+}
+
+/* Seconds to nanoseconds; nil is none, given as -1. */
+int64_t
+hs_timeout_ns(VALUE timeout)
+{
+    double seconds;
+
+    if (NIL_P(timeout)) return -1;
+    seconds = NUM2DBL(timeout);
+    if (isnan(seconds) || seconds < 0) {
+        rb_raise(rb_eArgError, "timeout must not be negative: %" PRIsVALUE, timeout);
+    }
+    return seconds > 9e9 ? -1 : (int64_t)(seconds * 1e9);
+}

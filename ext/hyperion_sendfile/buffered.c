@@ -1,0 +1,171 @@
+/*
+ * The method that works between any two descriptors: pread into memory, send from it. For bodies
+ * so small that this is cheaper than sendfile, and for pairs of descriptors that sendfile refuses.
+ */
+#include "sendfile.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#ifndef MSG_MORE
+#define MSG_MORE 0
+#endif
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0
+#endif
+
+enum { BUFFER_SIZE = 32 * 1024 };
+const off_t hs_buffer_size = BUFFER_SIZE;
+
+/* Whether a write to fd returns rather than wait: O_NONBLOCK is set, or it is a regular file. */
+bool
+hs_never_blocks(int fd)
+{
+    struct stat st;
+    int flags = fcntl(fd, F_GETFL);
+
+    return flags < 0 || (flags & O_NONBLOCK) || (fstat(fd, &st) == 0 && S_ISREG(st.st_mode));
+}
+
+static ssize_t
+write_holding_sigpipe(int fd, const struct iovec *iov, int count)
+{
+    struct hs_signals signals = {0};
+    ssize_t written;
+    int err;
+
+    hs_signals_hold_pipe(&signals);
+    written = writev(fd, iov, count);
+    err = errno;
+    hs_signals_release(&signals, written < 0 && err == EPIPE);
+    errno = err;
+    return written;
+}
+
+/*
+ * For what is no socket, and so has no MSG_DONTWAIT. A blocking pipe that polls writable takes
+ * PIPE_BUF bytes without waiting, and no more is promised.
+ */
+static ssize_t
+write_without_waiting(int fd, struct iovec *iov, int count)
+{
+    struct pollfd pollfd = {.fd = fd, .events = POLLOUT};
+    size_t room = PIPE_BUF;
+
+    if (!hs_never_blocks(fd)) {
+        if (poll(&pollfd, 1, 0) == 0) {
+            errno = EAGAIN;
+            return -1;
+        }
+        for (int i = 0; i < count; i++) {
+            if (iov[i].iov_len > room) iov[i].iov_len = room;
+            room -= iov[i].iov_len;
+        }
+    }
+    return write_holding_sigpipe(fd, iov, count);
+}
+
+/* One gathered write that neither waits, whatever the descriptor's mode, nor raises SIGPIPE. */
+static ssize_t
+send_without_waiting(int fd, struct iovec *iov, int count, bool more)
+{
+    struct msghdr message = {.msg_iov = iov};
+    ssize_t sent;
+
+    /* msg_iovlen is an int or a size_t, depending on the system. */
+    message.msg_iovlen = (unsigned)count;
+    sent = sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0));
+    if (sent < 0 && errno == ENOTSOCK) return write_without_waiting(fd, iov, count);
+    return sent;
+}
+
+static struct iovec
+rest_of_head(const struct hs_transfer *t)
+{
+    /* iovec has no const; the kernel only reads from it here. */
+    return (struct iovec){
+        .iov_base = (void *)(uintptr_t)(t->head + t->head_sent),
+        .iov_len = t->head_length - t->head_sent,
+    };
+}
+
+/* What is left of the head alone. A short count comes with EAGAIN. */
+struct hs_moved
+hs_send_head(const struct hs_transfer *t, bool more)
+{
+    struct hs_moved moved = {0};
+    struct iovec iov = rest_of_head(t);
+    size_t asked = iov.iov_len;
+    ssize_t sent;
+
+    if (asked == 0) return moved;
+    sent = send_without_waiting(t->out_fd, &iov, 1, more);
+    if (sent < 0) {
+        moved.err = errno;
+    }
+    else {
+        moved.head = (size_t)sent;
+        if (moved.head < asked) moved.err = EAGAIN;
+    }
+    return moved;
+}
+
+struct hs_moved
+hs_head_alone(const struct hs_transfer *t)
+{
+    return hs_send_head(t, t->length > 0);
+}
+
+/*
+ * Head and region in gathered writes, up to the next chunk of it. Bytes read and not taken by the
+ * socket are dropped and read again: the file is the only place that holds what is unsent.
+ */
+struct hs_moved
+hs_buffered(const struct hs_transfer *t)
+{
+    char buffer[BUFFER_SIZE];
+    struct hs_moved moved = {0};
+    off_t chunk = hs_next_chunk(t);
+    struct iovec head = rest_of_head(t);
+
+    if (chunk == 0) return hs_send_head(t, false);
+
+    while (moved.body < chunk) {
+        off_t left = chunk - moved.body;
+        size_t wanted = left < BUFFER_SIZE ? (size_t)left : BUFFER_SIZE;
+        ssize_t got = pread(t->in_fd, buffer, wanted, t->offset + t->sent + moved.body);
+        struct iovec iov[2] = {head, {.iov_base = buffer, .iov_len = got > 0 ? (size_t)got : 0}};
+        size_t asked = head.iov_len + iov[1].iov_len;
+        bool more = t->sent + moved.body + got < t->length;
+        ssize_t sent;
+
+        if (got <= 0) {
+            moved.err = got < 0 ? errno : 0;
+            return moved;
+        }
+        sent = head.iov_len > 0 ? send_without_waiting(t->out_fd, iov, 2, more)
+                                : send_without_waiting(t->out_fd, iov + 1, 1, more);
+        if (sent < 0) {
+            moved.err = errno;
+            return moved;
+        }
+        if ((size_t)sent <= head.iov_len) {
+            moved.head += (size_t)sent;
+        }
+        else {
+            moved.head += head.iov_len;
+            moved.body += sent - (ssize_t)head.iov_len;
+        }
+        if ((size_t)sent < asked) {
+            moved.err = EAGAIN;
+            return moved;
+        }
+        head.iov_len = 0;
+    }
+    return moved;
+}

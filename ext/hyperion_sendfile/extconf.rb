@@ -1,0 +1,65 @@
+# frozen_string_literal: true
+
+# Probes what the system and this Ruby have, and compiles the one file for it out of each set of
+# alternatives. Where nothing can be compiled (no compiler, JRuby, TruffleRuby) it writes a Makefile
+# that does nothing, and lib/ goes without the extension.
+#
+#   --enable-strict, or HYPERION_STRICT=1   all warnings, as errors
+#   HYPERION_PLATFORM=portable              as if the system had no sendfile
+#   HYPERION_REGION=nogvl                   as if Ruby had no call to leave the GVL for a descriptor
+
+require "mkmf"
+
+def skip_extension(reason)
+  message("#{reason}: hyperion-sendfile goes without its C extension, through userspace\n")
+  File.write("Makefile", dummy_makefile($srcdir).join)
+  exit
+end
+
+skip_extension("#{RUBY_ENGINE} has no C API to build on") unless RUBY_ENGINE == "ruby"
+
+def works?
+  try_compile("#include <ruby.h>\n#include <stdatomic.h>\nint main(void) { return 0; }")
+rescue RuntimeError => e # mkmf's word for a compiler that is not there
+  message("#{e.message.lines.first}")
+  false
+end
+
+skip_extension("no working C11 compiler") unless works?
+
+def platform
+  return "portable" if ENV["HYPERION_PLATFORM"] == "portable"
+
+  case RUBY_PLATFORM
+  when /linux/ then have_header("sys/sendfile.h") ? "linux" : "portable"
+  when /darwin/ then "darwin"
+  when /freebsd|dragonfly/ then "freebsd"
+  else "portable"
+  end
+end
+
+# libruby has rb_thread_io_blocking_region(func, data, fd) up to Ruby 3.4; after that the name takes
+# other arguments, which a probe by name can't tell.
+def region
+  return "nogvl" if ENV["HYPERION_REGION"] == "nogvl"
+
+  by_descriptor = RbConfig::CONFIG.values_at("MAJOR", "MINOR").map(&:to_i).then { |v| (v <=> [3, 4]) <= 0 }
+  by_descriptor && have_func("rb_thread_io_blocking_region") ? "io" : "nogvl"
+end
+
+os = platform
+splice = os == "linux" && have_func("splice", "fcntl.h") ? "splice" : "splice_none"
+wait = have_func("ppoll", %w[signal.h poll.h]) ? "wait_ppoll" : "wait_poll"
+
+$defs << "-D_GNU_SOURCE" << "-D_FILE_OFFSET_BITS=64"
+sources = %w[init arguments gvl transfer signals buffered] + ["region_#{region}", "os_#{os}", splice, wait]
+$srcs = sources.map { |name| "#{name}.c" }
+$CFLAGS << " -std=c11 -fvisibility=hidden"
+
+if enable_config("strict", ENV["HYPERION_STRICT"] == "1")
+  $warnflags = "-Wall -Wextra -Werror"
+  # Ruby's own headers are not ours to warn about.
+  $INCFLAGS.gsub!(/-I(\$\((?:hdrdir|arch_hdrdir)\)\S*)/, '-isystem \1')
+end
+
+create_makefile("hyperion/http/sendfile/hyperion_sendfile")

@@ -1,0 +1,180 @@
+/*
+ * Runs a transfer on behalf of Ruby: descriptors looked up and owned, the GVL given up and taken
+ * back, interrupts answered. What comes after is in transfer.c, which knows no Ruby.
+ */
+#include <ruby.h>
+#include <ruby/io.h>
+#include <ruby/thread.h>
+
+#include "sendfile.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+/* How soon a closed destination is noticed where IO#close can't wake us. */
+static const int64_t SLICE_NS = 100 * 1000 * 1000;
+
+struct hs_call
+hs_call_on(VALUE out, VALUE in)
+{
+    return (struct hs_call){
+        .out = out,
+        .in = in,
+        .owned_out_fd = -1,
+        .owned_in_fd = -1,
+        .transfer = {.in_fd = -1, .pipe_r = -1, .pipe_w = -1, .timeout_ns = -1, .slice_ns = -1},
+    };
+}
+
+static void
+run(void *data)
+{
+    hs_transfer_run(data);
+}
+
+/*
+ * A transfer that reads its source by more than one system call reads from a duplicate: without
+ * the GVL another thread may close the file between two of them, and its number may by then be
+ * somebody else's. No duplicate to be had: no waiting, so that the caller looks the file up again.
+ */
+static void
+own_source(struct hs_call *call)
+{
+    struct hs_transfer *t = &call->transfer;
+    bool one_read = !t->wait && (t->method == hs_os_sendfile || t->length <= hs_buffer_size);
+
+    if (call->owned_in_fd >= 0) return;
+    t->in_fd = hs_in_descriptor(call->in);
+    if (one_read) return;
+
+    call->owned_in_fd = fcntl(t->in_fd, F_DUPFD_CLOEXEC, 0);
+    if (call->owned_in_fd >= 0) {
+        t->in_fd = call->owned_in_fd;
+    }
+    else {
+        t->wait = false;
+    }
+}
+
+/* The same for the destination, where Ruby does not guard it while we are out. */
+static void
+guard_destination(struct hs_call *call)
+{
+    struct hs_transfer *t = &call->transfer;
+
+    t->out_fd = hs_out_descriptor(call->out);
+    if (hs_region_guards_fd) return;
+    if (call->owned_out_fd < 0) {
+        call->owned_out_fd = fcntl(t->out_fd, F_DUPFD_CLOEXEC, 0);
+        if (call->owned_out_fd < 0) t->wait = false;
+    }
+    if (call->owned_out_fd >= 0) t->out_fd = call->owned_out_fd;
+    t->slice_ns = SLICE_NS;
+}
+
+static VALUE
+run_to_an_end(VALUE argument)
+{
+    struct hs_call *call = (struct hs_call *)argument;
+    struct hs_transfer *t = &call->transfer;
+
+    do {
+        guard_destination(call);
+        if (!NIL_P(call->in)) own_source(call);
+        t->status = HS_INTERRUPTED; /* for when the region is left before it runs */
+        hs_region(run, t, t->out_fd);
+    } while (t->status == HS_INTERRUPTED);
+    return Qnil;
+}
+
+static VALUE
+finish(VALUE argument)
+{
+    struct hs_call *call = (struct hs_call *)argument;
+    const struct hs_transfer *t = &call->transfer;
+
+    if (call->owned_in_fd >= 0) close(call->owned_in_fd);
+    if (call->owned_out_fd >= 0) close(call->owned_out_fd);
+    if (call->yield_counts && (t->sent > 0 || t->head_sent > call->head_before)) {
+        rb_yield_values(2, OFFT2NUM(t->sent), SIZET2NUM(t->head_sent - call->head_before));
+    }
+    return Qnil;
+}
+
+/* Leaves its result in call->transfer. Raises only what interrupts this thread. */
+void
+hs_call_run(struct hs_call *call)
+{
+    rb_ensure(run_to_an_end, (VALUE)call, finish, (VALUE)call);
+    RB_GC_GUARD(call->out);
+    RB_GC_GUARD(call->in);
+}
+
+struct wait {
+    int fd;
+    short events;
+    int64_t timeout_ns;
+    int ready;
+    int err;
+};
+
+static void
+wait_holding_signals(void *data)
+{
+    struct wait *wait = data;
+    struct hs_signals signals = {0};
+
+    hs_signals_hold(&signals);
+    wait->ready = hs_wait(wait->fd, wait->events, wait->timeout_ns, &signals.before);
+    wait->err = errno;
+    hs_signals_release(&signals, false);
+}
+
+/* Whether one of the events came within the timeout (nil: there is none). */
+bool
+hs_wait_without_gvl(VALUE io, short events, VALUE timeout)
+{
+    int64_t timeout_ns = hs_timeout_ns(timeout);
+    int64_t deadline = timeout_ns < 0 ? INT64_MAX : hs_now_ns() + timeout_ns;
+
+    for (;;) {
+        struct wait wait = {.events = events, .ready = -1, .err = EINTR};
+        int64_t left = deadline == INT64_MAX ? -1 : deadline - hs_now_ns();
+
+        if (deadline != INT64_MAX && left < 0) left = 0;
+        if (!hs_region_guards_fd && (left < 0 || left > SLICE_NS)) left = SLICE_NS;
+        wait.timeout_ns = left;
+        wait.fd = hs_out_descriptor(io);
+        hs_region(wait_holding_signals, &wait, wait.fd);
+        if (wait.ready > 0) return true;
+        if (wait.ready < 0 && wait.err != EINTR) rb_syserr_fail(wait.err, NULL);
+        if (deadline != INT64_MAX && hs_now_ns() >= deadline) return false;
+    }
+}
+
+struct advice {
+    int fd;
+    off_t offset;
+    off_t length;
+    enum hs_advice given;
+};
+
+static void *
+advise(void *data)
+{
+    struct advice *advice = data;
+
+    advice->given = hs_os_advise_sequential(advice->fd, advice->offset, advice->length);
+    return NULL;
+}
+
+/* A hint that an interrupt kept from being given is no error of the file. */
+enum hs_advice
+hs_advise_without_gvl(int fd, off_t offset, off_t length)
+{
+    struct advice advice = {fd, offset, length, HS_ADVICE_NOOP};
+
+    rb_nogvl(advise, &advice, RUBY_UBF_IO, NULL, RB_NOGVL_INTR_FAIL);
+    return advice.given;
+}

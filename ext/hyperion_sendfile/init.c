@@ -1,0 +1,432 @@
+/*
+ * hyperion_sendfile: a region of a file to a socket. Read in this order:
+ *
+ *   init.c       the methods that Ruby sees
+ *   sendfile.h   the internal contract
+ *   arguments.c  Ruby values to descriptors and byte counts
+ *   gvl.c        one transfer on behalf of Ruby; region_*.c leaves the GVL for it
+ *   transfer.c   attempt, count, wait, again: no Ruby from here on
+ *   os_*.c, buffered.c, splice.c   the methods of moving bytes
+ *   signals.c, wait_*.c            what a waiting thread needs
+ */
+#include <ruby.h>
+#include <ruby/io.h>
+
+#include "sendfile.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <sys/stat.h>
+
+/*
+ * Where reading into memory and sending from it is cheaper than sendfile: without a head, and with
+ * one, which then needs no system call of its own. Found by bench/.
+ */
+static const off_t BUFFERED_UP_TO = 3 * 1024;
+static const off_t BUFFERED_WITH_HEAD_UP_TO = 8 * 1024;
+
+static ID status_ids[HS_FAILED];
+static ID id_sendfile, id_buffered, id_head, id_ok, id_error, id_noop;
+
+static atomic_bool splice_marked_unsupported;
+
+static VALUE
+status_symbol(enum hs_status status)
+{
+    return ID2SYM(status_ids[status]);
+}
+
+/* Checks every argument before anything is opened or sent. */
+static struct hs_call
+region_call(VALUE out, VALUE in, VALUE offset, VALUE len, struct hs_moved (*method)(const struct hs_transfer *))
+{
+    struct hs_call call = hs_call_on(out, in);
+
+    call.transfer.out_fd = hs_out_descriptor(out);
+    call.transfer.in_fd = hs_in_descriptor(in);
+    call.transfer.offset = hs_bytes(offset, "offset");
+    call.transfer.length = hs_bytes(len, "len");
+    call.transfer.method = method;
+    hs_check_region(call.transfer.offset, call.transfer.length);
+    return call;
+}
+
+/* The caller keeps the returned String alive for as long as the call runs. */
+static VALUE
+set_head(struct hs_transfer *t, VALUE head)
+{
+    if (NIL_P(head)) return Qnil;
+    if (!RB_TYPE_P(head, T_STRING)) {
+        rb_raise(rb_eTypeError, "head must be a String, not %" PRIsVALUE, rb_obj_class(head));
+    }
+    head = rb_str_new_frozen(head); /* other threads may write to the original meanwhile */
+    t->head = RSTRING_PTR(head);
+    t->head_length = (size_t)RSTRING_LEN(head);
+    return head;
+}
+
+static struct hs_moved (*method_named(VALUE name))(const struct hs_transfer *)
+{
+    ID id = SYM2ID(name);
+
+    if (id == id_sendfile) return hs_os_sendfile;
+    if (id == id_buffered) return hs_buffered;
+    if (id == id_head) return hs_head_alone;
+    rb_raise(rb_eArgError, "no such method: %" PRIsVALUE, name);
+}
+
+static void
+raise_if_failed(const struct hs_transfer *t)
+{
+    if (t->status == HS_FAILED) rb_syserr_fail(t->err, NULL);
+}
+
+/* One attempt, as [bytes, status]. */
+static VALUE
+attempt(struct hs_call *call)
+{
+    struct hs_transfer *t = &call->transfer;
+
+    if (t->length > 0) {
+        hs_call_run(call);
+        raise_if_failed(t);
+    }
+    return rb_assoc_new(OFFT2NUM(t->sent), status_symbol(t->status));
+}
+
+static VALUE
+splice_attempt(struct hs_call *call)
+{
+    VALUE outcome = attempt(call);
+
+    /* Only a kernel without the call says something of every transfer to come. */
+    if (call->transfer.status == HS_UNSUPPORTED && call->transfer.err == ENOSYS) {
+        atomic_store(&splice_marked_unsupported, true);
+    }
+    return outcome;
+}
+
+/*
+ * call-seq:
+ *   Hyperion::Http::Sendfile.copy(out, in, offset, len) -> [bytes, status]
+ *
+ * One attempt to send +len+ bytes of +in+, from +offset+ on, by sendfile(2); it never waits for
+ * the socket, whatever mode that is in, and moves no file position. +out+ is an IO or an Integer
+ * file descriptor, +in+ the same or something whose +to_io+ is an IO; +offset+ and +len+ are bytes.
+ *
+ * status is one of
+ * :done::        all +len+ bytes are out
+ * :partial::     some are; the caller waits until +out+ is writable and goes on behind them
+ * :eagain::      none, the socket is full
+ * :eof::         the file ends before +len+; the bytes are those sent before that
+ * :unsupported:: this pair of descriptors or this kernel can't, nothing was sent: use another route
+ *
+ * Raises ArgumentError, TypeError, RangeError or IOError for a bad argument, and Errno::* for any
+ * other error of the kernel; but when bytes were sent, those are returned, and the error comes with
+ * the next call. See sendfile(2).
+ */
+static VALUE
+sendfile_copy(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len)
+{
+    struct hs_call call = region_call(out, in, offset, len, hs_os_sendfile);
+
+    (void)self;
+    return attempt(&call);
+}
+
+/*
+ * call-seq:
+ *   Hyperion::Http::Sendfile.copy_small(out, in, offset, len, head = nil) -> bytes
+ *
+ * One attempt to send a body of at most SMALL_FILE_THRESHOLD bytes, by whichever system calls are
+ * cheapest for its size. Never waits: 0 when the socket is full, and a short count when it fills
+ * up or the file ends. +head+, a String, goes out before the body, in one segment with it where
+ * that fits, and its bytes count in the result.
+ *
+ * Raises as ::copy does, and ArgumentError when +len+ is over SMALL_FILE_THRESHOLD. See pread(2),
+ * sendmsg(2), sendfile(2).
+ */
+static VALUE
+sendfile_copy_small(int argc, VALUE *argv, VALUE self)
+{
+    struct hs_call call;
+    struct hs_transfer *t = &call.transfer;
+    VALUE head;
+
+    (void)self;
+    rb_check_arity(argc, 4, 5);
+    call = region_call(argv[0], argv[1], argv[2], argv[3], NULL);
+    if (t->length > HS_SMALL_FILE_THRESHOLD) {
+        rb_raise(rb_eArgError, "len is over SMALL_FILE_THRESHOLD (%d): %" PRIsVALUE, HS_SMALL_FILE_THRESHOLD,
+                 argv[3]);
+    }
+    head = set_head(t, argc > 4 ? argv[4] : Qnil);
+    if (t->length == 0 && t->head_length == 0) return INT2FIX(0);
+
+    t->method = t->length <= (t->head_length > 0 ? BUFFERED_WITH_HEAD_UP_TO : BUFFERED_UP_TO) ? hs_buffered
+                                                                                             : hs_os_sendfile;
+    hs_call_run(&call);
+    if (t->status == HS_UNSUPPORTED) {
+        t->method = hs_buffered;
+        hs_call_run(&call);
+    }
+    raise_if_failed(t);
+    RB_GC_GUARD(head);
+    return OFFT2NUM((off_t)t->head_sent + t->sent);
+}
+
+/*
+ * call-seq:
+ *   Hyperion::Http::Sendfile.copy_splice(out, in, offset, len) -> [bytes, status]
+ *
+ * Like ::copy, by splice(2) through a pipe that is opened and closed within the call. +:unsupported+
+ * also when there is no pipe to be had, and for an +out+ in blocking mode.
+ */
+static VALUE
+sendfile_copy_splice(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len)
+{
+    struct hs_call call = region_call(out, in, offset, len, hs_splice_by_own_pipe);
+
+    (void)self;
+    return splice_attempt(&call);
+}
+
+/*
+ * call-seq:
+ *   Hyperion::Http::Sendfile.copy_splice_into_pipe(out, in, offset, len, pipe_r, pipe_w) -> [bytes, status]
+ *
+ * Like ::copy, by splice(2) through the caller's pipe, which serves one response and is thrown away
+ * after an error or a change of route. What an earlier call left in the pipe is the next bytes of
+ * the file, those at +offset+: it goes out first, and counts when it has reached +out+.
+ */
+static VALUE
+sendfile_copy_splice_into_pipe(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len, VALUE pipe_r, VALUE pipe_w)
+{
+    struct hs_call call = region_call(out, in, offset, len, hs_splice);
+
+    (void)self;
+    call.transfer.pipe_r = hs_pipe_descriptor(pipe_r, "pipe_r");
+    call.transfer.pipe_w = hs_pipe_descriptor(pipe_w, "pipe_w");
+    return splice_attempt(&call);
+}
+
+/*
+ * call-seq:
+ *   Hyperion::Http::Sendfile.fadvise_sequential(file, len, offset = 0) -> :ok, :error or :noop
+ *
+ * Tells the kernel that +len+ bytes of +file+, from +offset+ on, will be read in order, so that it
+ * reads further ahead. A hint: +:error+ when the kernel won't have it, +:noop+ when there is no such
+ * call or +len+ is not positive. See posix_fadvise(2).
+ */
+static VALUE
+sendfile_fadvise_sequential(int argc, VALUE *argv, VALUE self)
+{
+    int fd;
+    off_t length, offset;
+
+    (void)self;
+    rb_check_arity(argc, 2, 3);
+    fd = hs_in_descriptor(argv[0]);
+    if (FIXNUM_P(argv[1]) && FIX2LONG(argv[1]) <= 0) return ID2SYM(id_noop);
+    length = hs_bytes(argv[1], "len");
+    offset = argc > 2 ? hs_bytes(argv[2], "offset") : 0;
+    hs_check_region(offset, length);
+
+    switch (hs_advise_without_gvl(fd, offset, length)) {
+      case HS_ADVICE_OK: return ID2SYM(id_ok);
+      case HS_ADVICE_ERROR: return ID2SYM(id_error);
+      default: return ID2SYM(id_noop);
+    }
+}
+
+/*
+ * call-seq:
+ *   Hyperion::Http::Sendfile.platform_tag -> :linux, :darwin, :bsd or :unsupported
+ *
+ * Whose sendfile this build uses.
+ */
+static VALUE
+sendfile_platform_tag(VALUE self)
+{
+    (void)self;
+    return ID2SYM(rb_intern(hs_os_tag()));
+}
+
+/*
+ * call-seq:
+ *   Hyperion::Http::Sendfile.supported? -> true or false
+ *
+ * Whether this build has a sendfile to call.
+ */
+static VALUE
+sendfile_supported_p(VALUE self)
+{
+    (void)self;
+    return hs_os_supported() ? Qtrue : Qfalse;
+}
+
+/*
+ * call-seq:
+ *   Hyperion::Http::Sendfile.splice_supported? -> true or false
+ *
+ * Whether this build has splice(2) to call.
+ */
+static VALUE
+sendfile_splice_supported_p(VALUE self)
+{
+    (void)self;
+    return hs_splice_compiled() ? Qtrue : Qfalse;
+}
+
+/*
+ * call-seq:
+ *   Hyperion::Http::Sendfile.mark_splice_unsupported! -> nil
+ *
+ * Turns the splice route off for the life of this process. For a kernel without the call (ENOSYS)
+ * alone: one pair of descriptors that it refuses says nothing of the next.
+ */
+static VALUE
+sendfile_mark_splice_unsupported(VALUE self)
+{
+    (void)self;
+    atomic_store(&splice_marked_unsupported, true);
+    return Qnil;
+}
+
+/*
+ * call-seq:
+ *   Hyperion::Http::Sendfile.small_file_threshold -> 65536
+ *
+ * The largest +len+ that ::copy_small takes, in bytes.
+ */
+static VALUE
+sendfile_small_file_threshold(VALUE self)
+{
+    (void)self;
+    return INT2FIX(HS_SMALL_FILE_THRESHOLD);
+}
+
+/* Native.splice_marked_unsupported? -> true or false */
+static VALUE
+native_splice_marked_unsupported_p(VALUE self)
+{
+    (void)self;
+    return atomic_load(&splice_marked_unsupported) ? Qtrue : Qfalse;
+}
+
+/*
+ * Native.transfer(out, in, offset, len, method, head, head_sent, timeout, report) { |bytes, head_bytes| } -> status
+ *
+ * The loop of a plain thread: head from head_sent on, then the region by :sendfile or :buffered (or
+ * by :head the head alone, held back to join the len bytes that follow), and the waiting between, all
+ * under one release of the GVL. timeout: seconds without a byte, nil for none, false to make one
+ * attempt and not wait at all. With report it returns :partial after each attempt that moved
+ * something. in is nil where nothing is read. However it is left, by an exception or a killed
+ * thread too, the block first gets the bytes that went out, unless there were none. Besides the
+ * statuses of copy: :timeout.
+ */
+static VALUE
+native_transfer(int argc, VALUE *argv, VALUE self)
+{
+    struct hs_call call;
+    struct hs_transfer *t = &call.transfer;
+    VALUE head;
+
+    (void)self;
+    rb_check_arity(argc, 9, 9);
+    call = hs_call_on(argv[0], argv[1]);
+    t->offset = hs_bytes(argv[2], "offset");
+    t->length = hs_bytes(argv[3], "len");
+    hs_check_region(t->offset, t->length);
+    t->method = method_named(argv[4]);
+    head = set_head(t, argv[5]);
+    t->head_sent = NUM2SIZET(argv[6]);
+    t->wait = argv[7] != Qfalse;
+    t->timeout_ns = t->wait ? hs_timeout_ns(argv[7]) : -1;
+    t->report = RTEST(argv[8]);
+    call.yield_counts = true;
+    call.head_before = t->head_sent;
+
+    hs_call_run(&call);
+    raise_if_failed(t);
+    RB_GC_GUARD(head);
+    return status_symbol(t->status);
+}
+
+/* Native.wait(io, writable, timeout) -> true, or false when nothing came within timeout seconds */
+static VALUE
+native_wait(VALUE self, VALUE io, VALUE writable, VALUE timeout)
+{
+    (void)self;
+    return hs_wait_without_gvl(io, RTEST(writable) ? POLLOUT : POLLIN, timeout) ? Qtrue : Qfalse;
+}
+
+/* Native.regular_size(file) -> bytes, or nil when it is no regular file */
+static VALUE
+native_regular_size(VALUE self, VALUE file)
+{
+    struct stat st;
+
+    (void)self;
+    if (fstat(hs_in_descriptor(file), &st) < 0) rb_sys_fail("fstat");
+    return S_ISREG(st.st_mode) ? OFFT2NUM(st.st_size) : Qnil;
+}
+
+/* Native.widen_pipe(pipe_w) -> nil: room for more bytes between fill and drain; only a hint */
+static VALUE
+native_widen_pipe(VALUE self, VALUE pipe_w)
+{
+    (void)self;
+    hs_pipe_widen(hs_pipe_descriptor(pipe_w, "pipe_w"));
+    return Qnil;
+}
+
+static void
+intern_names(void)
+{
+    status_ids[HS_DONE] = rb_intern("done");
+    status_ids[HS_PARTIAL] = rb_intern("partial");
+    status_ids[HS_EAGAIN] = rb_intern("eagain");
+    status_ids[HS_EOF] = rb_intern("eof");
+    status_ids[HS_UNSUPPORTED] = rb_intern("unsupported");
+    status_ids[HS_TIMEOUT] = rb_intern("timeout");
+    status_ids[HS_INTERRUPTED] = rb_intern("interrupted");
+    id_sendfile = rb_intern("sendfile");
+    id_buffered = rb_intern("buffered");
+    id_head = rb_intern("head");
+    id_ok = rb_intern("ok");
+    id_error = rb_intern("error");
+    id_noop = rb_intern("noop");
+}
+
+RUBY_FUNC_EXPORTED void
+Init_hyperion_sendfile(void)
+{
+    VALUE mHyperion, mHttp, mSendfile, mNative;
+
+    rb_ext_ractor_safe(true);
+    hs_signals_init();
+    intern_names();
+
+    mHyperion = rb_define_module("Hyperion");
+    mHttp = rb_define_module_under(mHyperion, "Http");
+    mSendfile = rb_define_module_under(mHttp, "Sendfile");
+    rb_define_singleton_method(mSendfile, "copy", sendfile_copy, 4);
+    rb_define_singleton_method(mSendfile, "copy_small", sendfile_copy_small, -1);
+    rb_define_singleton_method(mSendfile, "copy_splice", sendfile_copy_splice, 4);
+    rb_define_singleton_method(mSendfile, "copy_splice_into_pipe", sendfile_copy_splice_into_pipe, 6);
+    rb_define_singleton_method(mSendfile, "fadvise_sequential", sendfile_fadvise_sequential, -1);
+    rb_define_singleton_method(mSendfile, "platform_tag", sendfile_platform_tag, 0);
+    rb_define_singleton_method(mSendfile, "supported?", sendfile_supported_p, 0);
+    rb_define_singleton_method(mSendfile, "splice_supported?", sendfile_splice_supported_p, 0);
+    rb_define_singleton_method(mSendfile, "mark_splice_unsupported!", sendfile_mark_splice_unsupported, 0);
+    rb_define_singleton_method(mSendfile, "small_file_threshold", sendfile_small_file_threshold, 0);
+
+    mNative = rb_define_module_under(mSendfile, "Native");
+    rb_define_singleton_method(mNative, "transfer", native_transfer, -1);
+    rb_define_singleton_method(mNative, "wait", native_wait, 3);
+    rb_define_singleton_method(mNative, "regular_size", native_regular_size, 1);
+    rb_define_singleton_method(mNative, "widen_pipe", native_widen_pipe, 1);
+    rb_define_singleton_method(mNative, "splice_marked_unsupported?", native_splice_marked_unsupported_p, 0);
+    rb_funcall(mSendfile, rb_intern("private_constant"), 1, ID2SYM(rb_intern("Native")));
+}

@@ -1,0 +1,50 @@
+/* Any other system with POSIX: no sendfile, so the methods above this file go through memory. */
+#include "sendfile.h"
+
+#include <errno.h>
+
+const char *
+hs_os_tag(void)
+{
+    return "unsupported";
+}
+
+bool
+hs_os_supported(void)
+{
+    return false;
+}
+
+struct hs_moved
+hs_os_sendfile(const struct hs_transfer *t)
+{
+    (void)t;
+    return (struct hs_moved){.err = ENOSYS, .refused = true};
+}
+
+enum hs_advice
+hs_os_advise_sequential(int fd, off_t offset, off_t length)
+{
+    (void)fd;
+    (void)offset;
+    (void)length;
+    return HS_ADVICE_NOOP;
+}
+
+/* Without MSG_MORE nothing is held. */
+void
+hs_os_push(int fd)
+{
+    (void)fd;
+}
+
+void
+hs_os_discard_sigpipe(void)
+{
+    sigset_t set;
+    int signal;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGPIPE);
+    sigwait(&set, &signal);
+}

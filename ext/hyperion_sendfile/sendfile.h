@@ -1,0 +1,155 @@
+/*
+ * The internal contract: one struct for a transfer, one function per platform.
+ *
+ * Everything declared above the line "needs Ruby" is free of Ruby: it may run without the GVL and
+ * must not call into the interpreter. The order in which to read is given in init.c.
+ */
+#ifndef HYPERION_SENDFILE_H
+#define HYPERION_SENDFILE_H
+
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* Bodies up to this many bytes are the business of copy_small. */
+#define HS_SMALL_FILE_THRESHOLD 65536
+
+enum hs_status {
+    HS_DONE,        /* all of the region is out */
+    HS_PARTIAL,     /* some of it is */
+    HS_EAGAIN,      /* none: the socket is full */
+    HS_EOF,         /* the file ends before the region does */
+    HS_UNSUPPORTED, /* the kernel won't by this method; take another from where the socket stands */
+    HS_TIMEOUT,     /* no byte moved for the time given */
+    HS_INTERRUPTED, /* Ruby wants this thread; nothing is lost, run it again */
+    HS_FAILED,      /* see err */
+};
+
+/*
+ * What one attempt moved, and the errno it ended with: both can be set, since BSD and Darwin
+ * report bytes sent and an error in one call, and a head may be out before the body fails.
+ * No error and no byte is the end of the file.
+ */
+struct hs_moved {
+    size_t head;
+    off_t body;
+    int err;
+    bool refused; /* err is the kernel's "not by this call", see hs_is_refusal */
+};
+
+struct hs_transfer {
+    /* What to send: head[head_sent..head_length), then [offset + sent, offset + length) of in_fd. */
+    int out_fd;
+    int in_fd;
+    off_t offset;
+    off_t length;
+    const char *head;
+    size_t head_length;
+
+    /* How: one attempt moves at most what is left of these. */
+    struct hs_moved (*method)(const struct hs_transfer *);
+    int pipe_r; /* hs_splice only */
+    int pipe_w;
+
+    /* When to come back: at once if !wait, else when done, failed, or timeout_ns without a byte. */
+    bool wait;
+    bool report;        /* come back after every attempt that moved something */
+    int64_t timeout_ns; /* negative: none */
+    int64_t slice_ns;   /* come back with HS_INTERRUPTED after so long; negative: never */
+
+    /* What came of it. Counts only grow, also over several runs of one transfer. */
+    off_t sent;
+    size_t head_sent;
+    int64_t deadline_ns; /* of the byte that is due next; 0: not yet begun */
+    enum hs_status status;
+    int err;
+};
+
+/* transfer.c */
+void hs_transfer_run(struct hs_transfer *transfer);
+off_t hs_next_chunk(const struct hs_transfer *transfer);
+bool hs_is_refusal(int err);
+int64_t hs_now_ns(void);
+
+/* buffered.c: the method that works between any two descriptors, by way of memory. */
+struct hs_moved hs_buffered(const struct hs_transfer *transfer);
+struct hs_moved hs_head_alone(const struct hs_transfer *transfer); /* held back to join its region */
+struct hs_moved hs_send_head(const struct hs_transfer *transfer, bool more);
+bool hs_never_blocks(int fd);
+extern const off_t hs_buffer_size;
+
+/* splice.c or splice_none.c */
+struct hs_moved hs_splice(const struct hs_transfer *transfer);
+struct hs_moved hs_splice_by_own_pipe(const struct hs_transfer *transfer);
+bool hs_splice_compiled(void);
+void hs_pipe_widen(int pipe_w);
+
+/*
+ * signals.c: while held, neither SIGPIPE nor Ruby's wake-up signal is delivered to this thread;
+ * what the transfer raised itself is gone at the release.
+ */
+struct hs_signals {
+    bool held;
+    bool sigpipe_was_pending;
+    sigset_t before;
+};
+void hs_signals_init(void);
+void hs_signals_hold(struct hs_signals *signals);
+void hs_signals_hold_pipe(struct hs_signals *signals); /* SIGPIPE alone, and only if it does harm */
+void hs_signals_release(const struct hs_signals *signals, bool broken_pipe);
+bool hs_wakeup_pending(void);
+
+/*
+ * wait_ppoll.c or wait_poll.c: waits, at most timeout_ns (negative: for ever), until fd has one of
+ * the events, or with a negative fd just for the time. 1: it has; 0: timed out; -1: errno, EINTR
+ * when Ruby wants the thread. Signals are held on entry; those in `during` are what to hold meanwhile.
+ */
+int hs_wait(int fd, short events, int64_t timeout_ns, const sigset_t *during);
+
+/* One of os_linux.c, os_darwin.c, os_freebsd.c, os_portable.c */
+struct hs_moved hs_os_sendfile(const struct hs_transfer *transfer);
+const char *hs_os_tag(void);
+bool hs_os_supported(void);
+enum hs_advice { HS_ADVICE_OK, HS_ADVICE_ERROR, HS_ADVICE_NOOP };
+enum hs_advice hs_os_advise_sequential(int fd, off_t offset, off_t length);
+void hs_os_push(int fd);            /* hand what MSG_MORE holds back to the network now */
+void hs_os_discard_sigpipe(void);   /* take back the SIGPIPE that is pending for this thread */
+
+/* ---- needs Ruby ---- */
+#ifdef RUBY_H
+
+/* arguments.c */
+int hs_out_descriptor(VALUE out);
+int hs_in_descriptor(VALUE in);
+int hs_pipe_descriptor(VALUE pipe, const char *name);
+off_t hs_bytes(VALUE value, const char *name);
+void hs_check_region(off_t offset, off_t length);
+int64_t hs_timeout_ns(VALUE timeout);
+
+/*
+ * gvl.c: a transfer on behalf of Ruby, until it is more than interrupted. Fill in what to send and
+ * how; descriptors are looked up, watched and released here.
+ */
+struct hs_call {
+    struct hs_transfer transfer;
+    VALUE out;
+    VALUE in; /* nil: a head alone */
+    bool yield_counts;  /* to the block: region and head bytes, also when an exception passes */
+    size_t head_before; /* bytes of the head that earlier calls sent */
+    int owned_out_fd;   /* -1, or a duplicate that the call closes */
+    int owned_in_fd;
+};
+struct hs_call hs_call_on(VALUE out, VALUE in);
+void hs_call_run(struct hs_call *call);
+bool hs_wait_without_gvl(VALUE io, short events, VALUE timeout);
+enum hs_advice hs_advise_without_gvl(int fd, off_t offset, off_t length);
+
+/* region_io.c or region_nogvl.c: func(data) without the GVL, on behalf of this descriptor. */
+void hs_region(void (*func)(void *), void *data, int fd);
+extern const bool hs_region_guards_fd; /* IO#close elsewhere wakes us, and waits until we are out */
+
+#endif
+#endif

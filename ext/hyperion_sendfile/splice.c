@@ -1,0 +1,95 @@
+/*
+ * splice(2): file → pipe → socket. The pipe holds the next bytes of the file: what a call leaves
+ * in it is drained by the next call before anything is read, and counts only then.
+ */
+#include "sendfile.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+/* A wider pipe means fewer turns of fill and drain. A hint: the kernel may refuse. */
+static const int PIPE_SIZE = 256 * 1024;
+
+bool
+hs_splice_compiled(void)
+{
+    return true;
+}
+
+void
+hs_pipe_widen(int pipe_w)
+{
+    (void)fcntl(pipe_w, F_SETPIPE_SZ, PIPE_SIZE);
+}
+
+static struct hs_moved
+stopped(off_t body, int err)
+{
+    return (struct hs_moved){.body = body, .err = err, .refused = hs_is_refusal(err)};
+}
+
+/*
+ * SPLICE_F_NONBLOCK speaks of the pipe only; a socket in blocking mode would make the drain wait,
+ * so such a socket is refused.
+ */
+struct hs_moved
+hs_splice(const struct hs_transfer *t)
+{
+    off_t chunk = hs_next_chunk(t);
+    off_t done = 0;
+    int queued;
+
+    if (!hs_never_blocks(t->out_fd)) return stopped(0, EOPNOTSUPP);
+    if (ioctl(t->pipe_r, FIONREAD, &queued) < 0) return stopped(0, errno == ENOTTY ? EINVAL : errno);
+
+    while (done < chunk) {
+        off_t left = chunk - done;
+        bool more;
+        ssize_t drained;
+
+        if (queued == 0) {
+            off_t position = t->offset + t->sent + done;
+            ssize_t filled = splice(t->in_fd, &position, t->pipe_w, NULL, (size_t)left,
+                                    SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+
+            if (filled <= 0) return stopped(done, filled < 0 ? errno : 0);
+            queued = (int)filled;
+        }
+
+        /* Only while more of this response follows: on its last bytes it would cost a timer. */
+        more = t->sent + done + queued < t->length;
+        drained = splice(t->pipe_r, NULL, t->out_fd, NULL, (size_t)(queued < left ? queued : left),
+                         SPLICE_F_MOVE | SPLICE_F_NONBLOCK | (more ? SPLICE_F_MORE : 0));
+        if (drained < 0) return stopped(done, errno);
+        if (drained == 0) return stopped(done, EIO); /* not the end of the file: bytes are queued */
+        queued -= (int)drained;
+        done += drained;
+    }
+    return stopped(done, 0);
+}
+
+/*
+ * By a pipe that lives no longer than the attempt; what is left in it is read again from the file.
+ * No pipe to be had is no fault of the transfer: another method needs none.
+ */
+struct hs_moved
+hs_splice_by_own_pipe(const struct hs_transfer *transfer)
+{
+    struct hs_transfer t = *transfer;
+    struct hs_moved moved;
+    int fds[2];
+
+    if (pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0) {
+        moved = stopped(0, errno);
+        moved.refused = moved.refused || errno == EMFILE || errno == ENFILE;
+        return moved;
+    }
+    t.pipe_r = fds[0];
+    t.pipe_w = fds[1];
+    moved = hs_splice(&t);
+    close(fds[0]);
+    close(fds[1]);
+    return moved;
+}

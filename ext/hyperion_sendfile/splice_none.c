@@ -1,0 +1,29 @@
+/* Where there is no splice: every transfer by it is refused, and no pipe is ever opened. */
+#include "sendfile.h"
+
+#include <errno.h>
+
+bool
+hs_splice_compiled(void)
+{
+    return false;
+}
+
+void
+hs_pipe_widen(int pipe_w)
+{
+    (void)pipe_w;
+}
+
+struct hs_moved
+hs_splice(const struct hs_transfer *t)
+{
+    (void)t;
+    return (struct hs_moved){.err = ENOSYS, .refused = true};
+}
+
+struct hs_moved
+hs_splice_by_own_pipe(const struct hs_transfer *t)
+{
+    return hs_splice(t);
+}

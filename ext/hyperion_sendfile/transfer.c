@@ -1,0 +1,192 @@
+/*
+ * Runs a transfer, free of Ruby: attempt, count, wait, again. The only place that turns an errno
+ * into a status.
+ */
+#include "sendfile.h"
+
+#include <errno.h>
+#include <sys/stat.h>
+#include <time.h>
+
+/*
+ * No more than this per system call: a socket that is drained as fast as it is filled never says
+ * EAGAIN, and the kernel looks at no signal until the call returns.
+ */
+static const off_t CHUNK = 4 * 1024 * 1024;
+
+/* A descriptor that polls writable and then takes nothing is asked again after a growing pause. */
+static const int64_t FIRST_PAUSE_NS = 1000 * 1000;
+static const int64_t LAST_PAUSE_NS = 32 * 1000 * 1000;
+
+static const int64_t NEVER = INT64_MAX;
+
+int64_t
+hs_now_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* What sendfile and splice say of a pair of descriptors that another method may still serve. */
+bool
+hs_is_refusal(int err)
+{
+    return err == EINVAL || err == ENOSYS || err == EOPNOTSUPP || err == ENOTSUP || err == EPERM ||
+           err == ESPIPE ||  /* Linux: the source has no offsets */
+           err == ENOTSOCK;  /* BSD, Darwin: the destination is no socket */
+}
+
+/*
+ * Under Nagle's algorithm a second short segment waits for the acknowledgement of the first, which
+ * the peer may delay by 40 ms. So the last chunk is never a crumb: what is left, up to two chunks,
+ * is halved.
+ */
+off_t
+hs_next_chunk(const struct hs_transfer *t)
+{
+    off_t remaining = t->length - t->sent;
+
+    if (remaining <= CHUNK) return remaining;
+    return remaining < 2 * CHUNK ? remaining / 2 : CHUNK;
+}
+
+static bool
+complete(const struct hs_transfer *t)
+{
+    return t->head_sent == t->head_length && t->sent == t->length;
+}
+
+/*
+ * After a short count: does the file end here? Asked of the inode, because asking the socket by
+ * another attempt could use up a pending error. Without a size (a device), the next attempt tells.
+ */
+static bool
+at_end_of_file(const struct hs_transfer *t)
+{
+    struct stat st;
+
+    return t->head_sent == t->head_length && fstat(t->in_fd, &st) == 0 && S_ISREG(st.st_mode) &&
+           st.st_size <= t->offset + t->sent;
+}
+
+/*
+ * The status after one attempt. An error that comes with bytes is told where there is a caller to
+ * be told both; to one that does not wait, the bytes are told and the error comes with the next call.
+ */
+static enum hs_status
+judge(const struct hs_transfer *t, const struct hs_moved *moved, bool whole_chunk)
+{
+    bool progress = moved->head > 0 || moved->body > 0;
+    bool full = moved->err == EAGAIN || moved->err == EWOULDBLOCK;
+
+    if (complete(t)) return HS_DONE;
+    if (moved->err == 0 && !progress) return HS_EOF;
+    if (progress && (moved->err == 0 || full || !t->wait)) {
+        return !whole_chunk && at_end_of_file(t) ? HS_EOF : HS_PARTIAL;
+    }
+    if (full) return HS_EAGAIN;
+    if (moved->err == EINTR) return HS_INTERRUPTED;
+    return moved->refused ? HS_UNSUPPORTED : HS_FAILED;
+}
+
+static int64_t
+after(int64_t ns)
+{
+    return ns < 0 ? NEVER : hs_now_ns() + ns;
+}
+
+static int64_t
+earlier(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Until the socket takes bytes again. Returns the status to stop with, or HS_EAGAIN to go on. */
+static enum hs_status
+wait_for_room(struct hs_transfer *t, int idle, int64_t slice_end, const sigset_t *during)
+{
+    int64_t until = earlier(t->deadline_ns, slice_end);
+    int64_t now = hs_now_ns();
+    int64_t left = until == NEVER ? -1 : (until > now ? until - now : 0);
+    int ready;
+
+    if (idle > 1) {
+        int64_t pause = FIRST_PAUSE_NS << (idle - 2);
+
+        if (idle > 6 || pause > LAST_PAUSE_NS) pause = LAST_PAUSE_NS;
+        if (left >= 0) pause = earlier(pause, left);
+        ready = hs_wait(-1, 0, pause, during) < 0 ? -1 : left != 0;
+    }
+    else {
+        ready = hs_wait(t->out_fd, POLLOUT, left, during);
+    }
+
+    if (ready > 0) return HS_EAGAIN;
+    if (ready == 0) return hs_now_ns() >= t->deadline_ns ? HS_TIMEOUT : HS_INTERRUPTED;
+    if (errno == EINTR) return HS_INTERRUPTED;
+    t->err = errno;
+    return HS_FAILED;
+}
+
+static enum hs_status
+run(struct hs_transfer *t, const sigset_t *during)
+{
+    int64_t slice_end = after(t->slice_ns);
+    int idle = 0; /* attempts in a row that found the socket full */
+
+    if (t->deadline_ns == 0) t->deadline_ns = after(t->timeout_ns);
+
+    for (;;) {
+        off_t chunk = hs_next_chunk(t);
+        struct hs_moved moved = t->method(t);
+        bool whole_chunk = moved.err == 0 && moved.body == chunk;
+        enum hs_status status;
+
+        t->head_sent += moved.head;
+        t->sent += moved.body;
+        t->err = moved.err;
+        status = judge(t, &moved, whole_chunk);
+
+        if (!t->wait) return status;
+        if (status == HS_PARTIAL) {
+            if (t->report) return status;
+            idle = 0;
+            t->deadline_ns = after(t->timeout_ns);
+            if (hs_wakeup_pending() || (slice_end != NEVER && hs_now_ns() >= slice_end)) return HS_INTERRUPTED;
+            if (whole_chunk) continue;
+        }
+        else if (status != HS_EAGAIN) {
+            return status;
+        }
+        status = wait_for_room(t, idle++, slice_end, during); /* a short count means a full socket */
+        if (status != HS_EAGAIN) return status;
+    }
+}
+
+/*
+ * Runs until there is something to say, which is in transfer->status; call again after
+ * HS_INTERRUPTED.
+ */
+void
+hs_transfer_run(struct hs_transfer *t)
+{
+    struct hs_signals signals = {0};
+
+    t->err = 0;
+    if (t->method == hs_os_sendfile && !hs_never_blocks(t->out_fd)) {
+        t->method = hs_buffered; /* whose writes don't wait in any mode; run again with it */
+        t->status = HS_INTERRUPTED;
+        return;
+    }
+    if (t->wait) {
+        hs_signals_hold(&signals);
+    }
+    else if (t->method != hs_buffered) { /* which raises no signal */
+        hs_signals_hold_pipe(&signals);
+    }
+    t->status = run(t, &signals.before);
+    if (t->status == HS_EOF || t->status == HS_FAILED) hs_os_push(t->out_fd);
+    hs_signals_release(&signals, t->err == EPIPE);
+}

@@ -1,0 +1,16 @@
+/* Waiting where ppoll exists: it lets signals in for exactly the time of the wait. */
+#include "sendfile.h"
+
+#include <time.h>
+
+int
+hs_wait(int fd, short events, int64_t timeout_ns, const sigset_t *during)
+{
+    struct pollfd pollfd = {.fd = fd, .events = events};
+    struct timespec timeout = {
+        .tv_sec = (time_t)(timeout_ns / 1000000000),
+        .tv_nsec = (long)(timeout_ns % 1000000000),
+    };
+
+    return ppoll(&pollfd, 1, timeout_ns < 0 ? NULL : &timeout, during);
+}

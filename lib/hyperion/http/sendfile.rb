@@ -1,0 +1,230 @@
+# frozen_string_literal: true
+
+# The public API: a region of a file to a socket. Reads as the data path: which kind of destination
+# it is, the small body in one call, else a route, until every byte is out or an exception says how
+# many are.
+
+if defined?(Hyperion::Server) || (defined?(Hyperion::Http::Sendfile.copy) && !defined?(Hyperion::Http::Sendfile::Transfer))
+  raise LoadError, "hyperion-sendfile can't be loaded where hyperion-rb is: " \
+                   "both define Hyperion::Http::Sendfile. Take one of them out of the Gemfile."
+end
+
+require "io/wait"
+require "timeout"
+require_relative "sendfile/version"
+begin
+  require_relative "sendfile/hyperion_sendfile"
+rescue LoadError
+  # Not built is one thing; built and not loadable is a fault to hear of.
+  raise if File.exist?(File.join(__dir__, "sendfile", "hyperion_sendfile.#{RbConfig::CONFIG["DLEXT"]}"))
+
+  require_relative "sendfile/fallback"
+end
+
+module Hyperion
+  module Http
+    # Sends a region of a file to a socket: exactly those bytes, by the cheapest safe route, or an
+    # exception that says how far it got.
+    #
+    # {copy_to_socket} is what a server calls. The primitives below it ({copy}, {copy_small},
+    # {copy_splice}, {copy_splice_into_pipe}, {fadvise_sequential}) are single attempts without
+    # waiting, for those who bring a loop of their own.
+    module Sendfile
+      # Bytes read at a time where data has to pass through Ruby.
+      USERSPACE_CHUNK = 256 * 1024
+      # Bodies up to this many bytes go by {copy_small}.
+      SMALL_FILE_THRESHOLD = small_file_threshold
+      # Bodies over this many bytes go by splice, where that is enabled.
+      SPLICE_THRESHOLD = SMALL_FILE_THRESHOLD
+      # From this many bytes on the kernel is told that they will be read in order.
+      FADVISE_THRESHOLD = 256 * 1024
+
+      # The largest offset a file can have.
+      LAST_OFFSET = (2**63) - 1
+      # Stands for the destination's own timeout.
+      IO_TIMEOUT = Object.new.freeze
+      # Whether the extension is there to send from memory to a descriptor.
+      DESCRIPTORS = Native.respond_to?(:transfer)
+      private_constant :LAST_OFFSET, :IO_TIMEOUT, :DESCRIPTORS
+    end
+  end
+end
+
+require_relative "sendfile/errors"
+require_relative "sendfile/transfer"
+require_relative "sendfile/waiters"
+require_relative "sendfile/loop"
+require_relative "sendfile/native_route"
+require_relative "sendfile/sources"
+require_relative "sendfile/userspace_route"
+
+module Hyperion
+  module Http
+    module Sendfile
+      private_constant :Transfer, :Waiters, :Loop, :NativeRoute, :Sources, :UserspaceRoute
+
+      class << self
+        # Sends a region of a file, and returns when all of it is with the kernel. In a non-blocking
+        # fiber under a scheduler it waits through the scheduler and takes turns with other fibers;
+        # elsewhere it waits in C, without the GVL.
+        #
+        # After any exception but ArgumentError, TypeError and RangeError the peer may have got a part
+        # of the response: the connection must be closed.
+        #
+        # @param out [IO, Integer, OpenSSL::SSL::SSLSocket, #write] the destination. What Ruby has
+        #   buffered for it goes out first. An object that merely wraps an IO gets its own `write`.
+        # @param file [IO, Integer, #to_io, #pread, #readpartial, #read] the source. The position of a
+        #   file neither matters nor moves, so threads may send the same File at once.
+        # @param offset [Integer] bytes from the start of the file
+        # @param len [Integer, nil] bytes; nil is to the end of the file
+        # @param head [String, nil] goes out before the region, in the same segment where it fits
+        # @param timeout [Numeric, nil] seconds without a byte before TimeoutError; nil is for ever. By
+        #   default the destination's own `timeout`, where Ruby has that.
+        # @yieldparam sent [Integer] bytes of the region that are out, after each step
+        # @return [Integer] bytes of the region sent, the head not counted: always len
+        # @raise [TruncatedError] the file ends before the region
+        # @raise [TimeoutError] no byte moved for the given time
+        # @raise [SystemCallError] EPIPE or ECONNRESET when the peer is gone, or what the kernel said; it
+        #   answers {Progress#bytes_sent} too
+        # @raise [IOError] out or file is closed, or was closed by another thread meanwhile
+        # @raise [ArgumentError, TypeError, RangeError] a bad argument; nothing was written
+        # @see https://man7.org/linux/man-pages/man2/sendfile.2.html sendfile(2)
+        def copy_to_socket(out, file, offset = 0, len = nil, head: nil, timeout: IO_TIMEOUT, &progress)
+          deliver(Waiters.current, out, file, offset, len, head, timeout, &progress)
+        end
+
+        # As {copy_to_socket}, but never yields to a fiber scheduler: it parks the thread.
+        #
+        # @param (see #copy_to_socket)
+        # @yieldparam (see #copy_to_socket)
+        # @return (see #copy_to_socket)
+        # @raise (see #copy_to_socket)
+        def copy_to_socket_blocking(out, file, offset = 0, len = nil, head: nil, timeout: IO_TIMEOUT, &progress)
+          deliver(Waiters::InThread, out, file, offset, len, head, timeout, &progress)
+        end
+
+        # By which route a destination is served. Only a real IO is native: an object that wraps one may
+        # be encrypting.
+        #
+        # @param out [Object] a destination, as for {copy_to_socket}
+        # @return [Symbol] :native, :tls_userspace or :userspace
+        # @raise [TypeError] it is no destination
+        def fast_path_kind(out)
+          return supported? ? :native : :userspace if IO === out || Integer === out
+          return :tls_userspace if tls?(out)
+          return :userspace if out.respond_to?(:write)
+
+          raise TypeError, "out must be an IO, a file descriptor, or answer write, not #{out.class}"
+        end
+
+        # Whether responses over {SPLICE_THRESHOLD} go by splice(2): this system has it, no kernel has
+        # said otherwise, and the operator asked for it by `HYPERION_HTTP_SPLICE=1`.
+        #
+        # @return [Boolean]
+        def splice_runtime_supported?
+          splice_supported? && !Native.splice_marked_unsupported? && ENV["HYPERION_HTTP_SPLICE"] == "1"
+        end
+
+        # @api private
+        def tls?(out)
+          defined?(OpenSSL::SSL::SSLSocket) && OpenSSL::SSL::SSLSocket === out ? true : false
+        end
+
+        private
+
+        def deliver(waiter, out, file, offset, len, head, timeout, &progress)
+          transfer = nil
+          check(file, offset, len, head, timeout)
+          kind = fast_path_kind(out)
+          source = descriptor_source(file)
+          len = length_from(source, offset) if len.nil? && source
+          flush(out, waiter, timeout)
+
+          if kind == :native && source && len
+            if len <= SMALL_FILE_THRESHOLD
+              moved = copy_small_if_seekable(out, source, offset, len, head)
+              if moved == (head ? head.bytesize + len : len)
+                yield len if block_given? && len.positive?
+                return len
+              end
+            end
+            transfer = Transfer.new(out, source, offset, len, head, timeout_for(out, timeout),
+                                    block_given? ? progress : nil)
+            transfer.advance_through_head(moved) if moved
+            return transfer.sent if NativeRoute.run(transfer, waiter)
+          end
+
+          readable = Integer === file ? IO.for_fd(file, autoclose: false) : source || file
+          from = Sources.for(readable, offset)
+          transfer ||= Transfer.new(out, file, offset, len, head, timeout_for(out, timeout),
+                                    block_given? ? progress : nil)
+          UserspaceRoute.run(transfer, waiter, from)
+          transfer.sent
+        rescue SystemCallError, IOError => e
+          raise Progress.tell(e, transfer ? transfer.sent : 0, len)
+        end
+
+        def check(file, offset, len, head, timeout)
+          check_bytes("offset", offset)
+          check_bytes("len", len) unless len.nil?
+          raise RangeError, "offset plus len is beyond the largest file offset" if len && offset + len > LAST_OFFSET
+          raise TypeError, "file must not be nil" if file.nil?
+          raise TypeError, "head must be a String, not #{head.class}" unless head.nil? || String === head
+          return if timeout.nil? || IO_TIMEOUT.equal?(timeout)
+          raise TypeError, "timeout must be a Numeric, not #{timeout.class}" unless Numeric === timeout
+          raise ArgumentError, "timeout must not be negative: #{timeout}" unless timeout >= 0
+        end
+
+        def check_bytes(name, value)
+          raise TypeError, "#{name} must be an Integer, not #{value.class}" unless Integer === value
+          raise ArgumentError, "#{name} must not be negative: #{value}" if value.negative?
+          raise RangeError, "#{name} is beyond the largest file offset: #{value}" if value > LAST_OFFSET
+        end
+
+        # What the kernel can read from, as far as can be told without asking it; else nil.
+        def descriptor_source(file)
+          return file if IO === file || Integer === file
+          return unless file.respond_to?(:to_io)
+
+          io = file.to_io
+          io if IO === io && Native.regular_size(io)
+        end
+
+        # To the end of a file that has one; nil where only reading tells (a pipe, a file of /proc).
+        def length_from(source, offset)
+          size = Native.regular_size(source)
+          return if size.nil? || size.zero?
+
+          size > offset ? size - offset : 0
+        end
+
+        # One call for the whole body. nil when the source turns out to have no offsets.
+        def copy_small_if_seekable(out, source, offset, len, head)
+          head ? copy_small(out, source, offset, len, head) : copy_small(out, source, offset, len)
+        rescue Errno::ESPIPE
+          nil
+        end
+
+        def timeout_for(out, timeout)
+          return timeout unless IO_TIMEOUT.equal?(timeout)
+
+          io = tls?(out) ? out.to_io : out
+          io.timeout if IO === io && io.respond_to?(:timeout)
+        end
+
+        # What Ruby holds for the destination comes before the region. Only an IO that is not in sync
+        # mode is likely to hold anything, and so to have to wait.
+        def flush(out, waiter, timeout)
+          return unless IO === out || tls?(out)
+          return out.flush if out.sync
+
+          timeout = timeout_for(out, timeout)
+          flushing = -> { timeout ? Timeout.timeout(timeout) { out.flush } : out.flush }
+          waiter.steps_wait? ? Waiters.without_scheduler(&flushing) : flushing.call
+        rescue Timeout::Error
+          raise TimeoutError.new(0, nil, timeout)
+        end
+      end
+    end
+  end
+end

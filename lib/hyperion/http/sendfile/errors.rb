@@ -1,0 +1,61 @@
+# frozen_string_literal: true
+
+# What a transfer can end with other than success, and how far it had come.
+module Hyperion
+  module Http
+    module Sendfile
+      # How far a transfer had come when it failed. Part of {TruncatedError} and {TimeoutError}, and
+      # added to every SystemCallError and IOError that {Sendfile.copy_to_socket} lets through. The
+      # peer has been promised more than it got, so the connection has to be closed.
+      module Progress
+        # @return [Integer] bytes of the region that went out, the head not counted
+        attr_reader :bytes_sent
+
+        # @return [Integer, nil] bytes of the region that were to go out; nil where that was not known
+        attr_reader :bytes_expected
+
+        # Adds the counts to an exception that came from below.
+        # @api private
+        def self.tell(error, sent, expected)
+          return error if error.is_a?(Progress)
+
+          error.extend(self)
+          error.record_progress(sent, expected)
+          error
+        end
+
+        # @api private
+        def record_progress(sent, expected)
+          @bytes_sent = sent
+          @bytes_expected = expected
+        end
+      end
+
+      # The file ends before the region does: it was shorter than promised, or was truncated midway.
+      class TruncatedError < EOFError
+        include Progress
+
+        # @param sent [Integer] bytes of the region that went out
+        # @param expected [Integer] bytes of the region that were to go out
+        def initialize(sent, expected)
+          record_progress(sent, expected)
+          super("the file ended after #{sent} of #{expected} bytes; the connection must be closed")
+        end
+      end
+
+      # No byte moved for as long as the timeout allows.
+      class TimeoutError < (defined?(IO::TimeoutError) ? IO::TimeoutError : IOError)
+        include Progress
+
+        # @param sent [Integer] bytes of the region that went out
+        # @param expected [Integer, nil] bytes of the region that were to go out
+        # @param timeout [Numeric] seconds that passed without a byte
+        def initialize(sent, expected, timeout)
+          record_progress(sent, expected)
+          super("no byte for #{timeout} s after #{sent} of #{expected || "an unknown number of"} bytes; " \
+                "the connection must be closed")
+        end
+      end
+    end
+  end
+end

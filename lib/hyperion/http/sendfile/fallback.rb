@@ -1,0 +1,63 @@
+# frozen_string_literal: true
+
+# Stands in for the C extension where it could not be built: the questions have their answers, the
+# primitives say that they are missing, and everything goes through userspace.
+module Hyperion
+  module Http
+    module Sendfile
+      class << self
+        # @return [Boolean] false: there is no extension
+        def supported?
+          false
+        end
+
+        # @return [Boolean] false: there is no extension
+        def splice_supported?
+          false
+        end
+
+        # @return [Symbol] :unsupported
+        def platform_tag
+          :unsupported
+        end
+
+        # @return [Integer] bytes
+        def small_file_threshold
+          64 * 1024
+        end
+
+        # @return [Symbol] :noop
+        def fadvise_sequential(_file, _len, _offset = 0)
+          :noop
+        end
+
+        # @return [nil]
+        def mark_splice_unsupported!; end
+
+        %i[copy copy_small copy_splice copy_splice_into_pipe].each do |name|
+          define_method(name) do |*|
+            raise NotImplementedError, "Hyperion::Http::Sendfile.#{name} needs the C extension, which was not built"
+          end
+        end
+      end
+
+      # The little of it that the façade needs.
+      # @api private
+      module Native
+        def self.wait(io, writable, seconds)
+          !(writable ? io.wait_writable(seconds) : io.wait_readable(seconds)).nil?
+        end
+
+        def self.regular_size(file)
+          io = file.is_a?(Integer) ? File.for_fd(file, autoclose: false) : file.to_io
+          io.size if io.stat.file?
+        end
+
+        def self.splice_marked_unsupported?
+          true
+        end
+      end
+      private_constant :Native
+    end
+  end
+end

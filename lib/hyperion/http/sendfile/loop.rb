@@ -1,0 +1,33 @@
+# frozen_string_literal: true
+
+# The one loop over a region: step, count, wait, again, until it is out or something is in the way.
+module Hyperion
+  module Http
+    module Sendfile
+      # @api private
+      module Loop
+        # A step moves what it can, advances the transfer and answers a status: those of
+        # {Sendfile.copy}, or :want_read (TLS has to hear from the peer first) or :timeout.
+        #
+        # @return [Boolean] true when the region is out; false when the step's way is not supported and
+        #   the rest has to go by another
+        def self.run(transfer, waiter, step)
+          until transfer.complete?
+            case step.call(transfer)
+            when :done, :partial then waiter.turn(transfer) unless transfer.complete?
+            when :eagain then Waiters.await(waiter, transfer, true)
+            when :want_read then Waiters.await(waiter, transfer, false)
+            when :unsupported then return false
+            when :timeout then raise transfer.timed_out
+            when :eof
+              break if transfer.open_ended?
+
+              raise transfer.truncated
+            end
+          end
+          true
+        end
+      end
+    end
+  end
+end

@@ -1,0 +1,116 @@
+# frozen_string_literal: true
+
+# From a regular file to a plain descriptor: splice where it is enabled, else sendfile, else memory,
+# each going on where the one before had to give up.
+module Hyperion
+  module Http
+    module Sendfile
+      # @api private
+      module NativeRoute
+        # What a fiber sends before it lets others run.
+        STEP = 1024 * 1024
+
+        # Runs in C until the region is out or something is in the way, waiting included; or, for a
+        # fiber, makes one attempt.
+        class TransferStep
+          # @param method [Symbol] :sendfile or :buffered
+          def initialize(method, wait:)
+            @method = method
+            @wait = wait
+          end
+
+          def call(transfer)
+            length = @wait ? transfer.remaining : transfer.next_chunk(STEP)
+            Native.transfer(transfer.out, transfer.file, transfer.position, length, @method,
+                            transfer.head, transfer.head_sent, @wait && transfer.timeout,
+                            transfer.report?) { |bytes, head_bytes| transfer.advance(bytes, head_bytes) }
+          end
+        end
+
+        # The rest of a head, held back by the kernel until the body's first bytes join it.
+        module HeadStep
+          def self.call(transfer)
+            Native.transfer(transfer.out, nil, 0, transfer.remaining, :head, transfer.head, transfer.head_sent,
+                            false, false) { |_, head_bytes| transfer.advance(0, head_bytes) }
+          end
+        end
+
+        # One {Sendfile.copy}, for a fiber.
+        module CopyStep
+          def self.call(transfer)
+            if transfer.head_left?
+              status = HeadStep.call(transfer)
+              return status if transfer.head_left? || transfer.complete?
+            end
+
+            bytes, status = Sendfile.copy(transfer.out, transfer.file, transfer.position, transfer.next_chunk(STEP))
+            transfer.advance(bytes)
+            status
+          end
+        end
+
+        # One {Sendfile.copy_splice_into_pipe}, by a pipe that serves this response and no other.
+        class SpliceStep
+          # @return [Boolean] as {Loop.run}; false also when there is no pipe to be had
+          def self.run(transfer, waiter)
+            pipe = open_pipe
+            return false unless pipe
+
+            Native.widen_pipe(pipe.last)
+            Loop.run(transfer, waiter, new(pipe, waiter.steps_wait?))
+          ensure
+            pipe&.each(&:close)
+          end
+
+          def self.open_pipe
+            IO.pipe
+          rescue Errno::EMFILE, Errno::ENFILE
+            nil
+          end
+          private_class_method :open_pipe
+
+          def initialize(pipe, whole)
+            @pipe_r, @pipe_w = pipe
+            @whole = whole
+          end
+
+          def call(transfer)
+            if transfer.head_left?
+              status = HeadStep.call(transfer)
+              return status if transfer.head_left? || transfer.complete?
+            end
+
+            length = @whole ? transfer.remaining : transfer.next_chunk(STEP)
+            bytes, status = Sendfile.copy_splice_into_pipe(transfer.out, transfer.file, transfer.position, length,
+                                                           @pipe_r, @pipe_w)
+            transfer.advance(bytes)
+            status
+          end
+        end
+
+        SENDFILE = TransferStep.new(:sendfile, wait: true).freeze
+        BUFFERED = TransferStep.new(:buffered, wait: true).freeze
+        BUFFERED_IN_FIBER = TransferStep.new(:buffered, wait: false).freeze
+        private_constant :SENDFILE, :BUFFERED, :BUFFERED_IN_FIBER, :HeadStep, :CopyStep, :SpliceStep, :TransferStep
+
+        # @return [Boolean] false when the source turns out to have no offsets: it has to be streamed
+        def self.run(transfer, waiter)
+          if transfer.length >= FADVISE_THRESHOLD
+            Sendfile.fadvise_sequential(transfer.file, transfer.remaining, transfer.position)
+          end
+          return true if splice?(transfer) && SpliceStep.run(transfer, waiter)
+
+          sendfile, buffered = waiter.steps_wait? ? [SENDFILE, BUFFERED] : [CopyStep, BUFFERED_IN_FIBER]
+          Loop.run(transfer, waiter, sendfile) || Loop.run(transfer, waiter, buffered)
+        rescue Errno::ESPIPE
+          false
+        end
+
+        def self.splice?(transfer)
+          transfer.remaining > SPLICE_THRESHOLD && Sendfile.splice_runtime_supported?
+        end
+        private_class_method :splice?
+      end
+    end
+  end
+end

@@ -1,0 +1,66 @@
+# frozen_string_literal: true
+
+# What a region can be read from where the kernel can't move it by itself.
+module Hyperion
+  module Http
+    module Sendfile
+      # Each source answers `read(length, offset, buffer)`: up to length bytes into the buffer, which
+      # stays empty at the end of the source.
+      # @api private
+      module Sources
+        # @param source [IO, #pread, #readpartial, #read]
+        # @param offset [Integer] where the region begins
+        def self.for(source, offset)
+          return Positioned.new(source) if source.respond_to?(:pread) && !stream?(source)
+
+          unless offset.zero?
+            raise ArgumentError, "offset must be 0 for a file that can only be read from where it stands, not #{offset}"
+          end
+          return Stream.new(source, :readpartial) if source.respond_to?(:readpartial)
+          return Stream.new(source, :read) if source.respond_to?(:read)
+
+          raise TypeError, "file must be an IO, a file descriptor, or answer pread or read, not #{source.class}"
+        end
+
+        # An IO without offsets: a pipe, a socket, a terminal.
+        def self.stream?(source)
+          IO === source && !source.closed? && (source.stat.pipe? || source.stat.socket? || source.tty?)
+        end
+        private_class_method :stream?
+
+        # Read at absolute offsets; the position does not move.
+        class Positioned
+          def initialize(source)
+            @source = source
+          end
+
+          def read(length, offset, buffer)
+            @source.pread(length, offset, buffer)
+          rescue Errno::EINTR
+            retry
+          rescue EOFError
+            buffer.clear
+          end
+        end
+
+        # Read from where it stands, as far as it has something.
+        class Stream
+          def initialize(source, reader)
+            @source = source
+            @reader = reader
+          end
+
+          def read(length, _offset, buffer)
+            data = @source.public_send(@reader, length, buffer)
+            return buffer.clear if data.nil?
+            raise IOError, "file: #{@reader}(#{length}) returned #{data.bytesize} bytes" if data.bytesize > length
+
+            data.equal?(buffer) ? buffer : buffer.replace(data)
+          rescue EOFError
+            buffer.clear
+          end
+        end
+      end
+    end
+  end
+end

@@ -1,0 +1,124 @@
+# frozen_string_literal: true
+
+# The cursor of one call: what is to go out, what has gone, and by when the next byte is due.
+module Hyperion
+  module Http
+    module Sendfile
+      # @api private
+      class Transfer
+        attr_reader :out, :file, :length, :head, :head_sent, :sent, :timeout
+
+        # @param length [Integer, nil] nil: to the end of a source whose size can't be asked
+        # @param timeout [Numeric, nil] seconds without a byte
+        # @param progress [Proc, nil] gets the running total
+        def initialize(out, file, offset, length, head, timeout, progress)
+          @out = out
+          @file = file
+          @offset = offset
+          @length = length
+          @head = head
+          @head_left = head ? head.bytesize : 0
+          @head_sent = 0
+          @sent = 0
+          @timeout = timeout
+          @deadline = timeout && (Transfer.now + timeout)
+          @progress = progress
+          @idle = 0
+        end
+
+        # Seconds on a clock that never jumps.
+        def self.now
+          Process.clock_gettime(Process::CLOCK_MONOTONIC)
+        end
+
+        # What to wait on: the destination, or the IO below a TLS connection; nil for what has none.
+        def io
+          @io ||=
+            case @out
+            when IO then @out
+            when Integer then IO.for_fd(@out, autoclose: false)
+            else @out.to_io if Sendfile.tls?(@out)
+            end
+        end
+
+        # Where in the file the next unsent byte is.
+        def position
+          @offset + @sent
+        end
+
+        # Bytes of the region still to go; nil where its end is not known.
+        def remaining
+          @length && (@length - @sent)
+        end
+
+        def head_left?
+          @head_left.positive?
+        end
+
+        def complete?
+          @sent == @length && @head_left.zero?
+        end
+
+        # Whether the region ends where the source does, so that its end is no error.
+        def open_ended?
+          @length.nil?
+        end
+
+        def report?
+          !@progress.nil?
+        end
+
+        # The next piece, at most limit bytes. What is left, up to twice that, is halved, so that the
+        # last piece is no crumb: a short segment after a short segment waits for an acknowledgement.
+        def next_chunk(limit)
+          left = remaining
+          return limit if left.nil?
+          return left if left <= limit
+
+          left < 2 * limit ? left / 2 : limit
+        end
+
+        # Counts what went out, of the region and of the head.
+        def advance(bytes, head_bytes = 0)
+          return if bytes.zero? && head_bytes.zero?
+
+          @head_sent += head_bytes
+          @head_left -= head_bytes
+          @sent += bytes
+          @idle = 0
+          @deadline = Transfer.now + @timeout if @timeout
+          @progress.call(@sent) if @progress && bytes.positive?
+        end
+
+        # Counts what went out of head and region laid end to end.
+        def advance_through_head(bytes)
+          of_head = bytes < @head_left ? bytes : @head_left
+          advance(bytes - of_head, of_head)
+        end
+
+        # Seconds until the next byte is due, nil for no limit. Raises when they have run out.
+        def time_left
+          return unless @deadline
+
+          left = @deadline - Transfer.now
+          raise timed_out unless left.positive?
+
+          left
+        end
+
+        # How many times in a row the destination took nothing.
+        def idle!
+          @idle += 1
+        end
+
+        def timed_out
+          TimeoutError.new(@sent, @length, @timeout)
+        end
+
+        def truncated
+          TruncatedError.new(@sent, @length)
+        end
+      end
+    end
+  end
+end

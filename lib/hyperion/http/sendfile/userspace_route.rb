@@ -1,0 +1,125 @@
+# frozen_string_literal: true
+
+# From any source to any destination through one reused buffer: TLS connections, wrappers, sources
+# that are no file.
+module Hyperion
+  module Http
+    module Sendfile
+      # @api private
+      class UserspaceRoute
+        # The plaintext of one TLS record: OpenSSL takes as much per call (RFC 8446, 5.1).
+        TLS_RECORD = 16 * 1024
+
+        # @param source [#read] see {Sources}
+        # @return [true]
+        def self.run(transfer, waiter, source)
+          Loop.run(transfer, waiter, new(transfer, waiter, source))
+        end
+
+        def initialize(transfer, waiter, source)
+          @source = source
+          @waiter = waiter
+          @chunk = Sendfile.tls?(transfer.out) ? TLS_RECORD : USERSPACE_CHUNK
+          @writer = writer_for(transfer.out)
+          @buffer = String.new(capacity: @chunk)
+          @written = 0 # of the buffer
+        end
+
+        # Up to USERSPACE_CHUNK bytes, as a step of {Loop}.
+        def call(transfer)
+          stop = transfer.sent + USERSPACE_CHUNK
+          status = :partial
+          while status == :partial && transfer.sent < stop && !transfer.complete?
+            return :eof if @written == @buffer.bytesize && refill(transfer).empty?
+
+            status = @writer.call(transfer)
+          end
+          status
+        end
+
+        private
+
+        def writer_for(out)
+          return method(:write_descriptor) if DESCRIPTORS && (IO === out || Integer === out)
+          return method(:write_nonblock) if IO === out || Sendfile.tls?(out)
+
+          method(:write_whole)
+        end
+
+        # The next piece of the source; behind the head, if that is still to go.
+        def refill(transfer)
+          @written = 0
+          head = transfer.head_left? ? transfer.head.byteslice(transfer.head_sent..) : nil
+          length = transfer.next_chunk(head && head.bytesize < @chunk ? @chunk - head.bytesize : @chunk)
+          length&.zero? ? @buffer.clear : read(length, transfer.position)
+          @buffer = head.b << @buffer if head
+          @buffer
+        end
+
+        def read(length, position)
+          if @waiter.steps_wait?
+            Waiters.without_scheduler { @source.read(length, position, @buffer) }
+          else
+            @source.read(length, position, @buffer)
+          end
+        end
+
+        def unwritten
+          @written.zero? ? @buffer : @buffer.byteslice(@written..)
+        end
+
+        def wrote(bytes, transfer)
+          @written += bytes
+          transfer.advance_through_head(bytes)
+        end
+
+        # A plain descriptor: send and wait in C.
+        def write_descriptor(transfer)
+          timeout = @waiter.steps_wait? && transfer.timeout
+          status = Native.transfer(transfer.out, nil, 0, 0, :buffered, @buffer, @written, timeout, transfer.report?) do |_, bytes|
+            wrote(bytes, transfer)
+          end
+          status == :done ? :partial : status
+        end
+
+        # A TLS connection: it takes what fits into a record, or says what it waits for. What it did
+        # not take it has to be given again, unchanged.
+        def write_nonblock(transfer)
+          case written = transfer.out.write_nonblock(unwritten, exception: false)
+          when :wait_writable then :eagain
+          when :wait_readable then :want_read
+          else
+            wrote(written, transfer)
+            :partial
+          end
+        end
+
+        # Anything else takes it all, or says how much it took.
+        def write_whole(transfer)
+          data = unwritten
+          written = within(transfer) { transfer.out.write(data) }
+          written = data.bytesize unless Integer === written && written <= data.bytesize
+          raise IOError, "out: write took none of #{data.bytesize} bytes" unless written.positive?
+
+          wrote(written, transfer)
+          :partial
+        end
+
+        # An object's own write knows no timeout.
+        def within(transfer, &block)
+          return call_write(&block) unless transfer.timeout
+
+          begin
+            Timeout.timeout(transfer.time_left) { call_write(&block) }
+          rescue Timeout::Error
+            raise transfer.timed_out
+          end
+        end
+
+        def call_write(&block)
+          @waiter.steps_wait? ? Waiters.without_scheduler(&block) : yield
+        end
+      end
+    end
+  end
+end
