@@ -7,7 +7,7 @@ require "rspec"
 
 S = Hyperion::Http::Sendfile
 
-Dir[File.join(__dir__, "support", "*.rb")].sort.each { |file| require file }
+Dir[File.join(__dir__, "support", "*.rb")].each { |file| require file }
 
 RSpec.configure do |config|
   config.disable_monkey_patching!

@@ -49,19 +49,20 @@ module Backpressure
   # Returns once the sender sleeps on a full +channel+, with the number of bytes queued there; fails if the
   # sender ends instead. Needs a reader that reads nothing.
   def await_backpressure(channel, sender, within: 10)
-    same = 0
-    queued = nil
+    looks = [] # bytes queued, or nil where the sender was moving
     Eventually.until("a sender asleep on a full #{channel.kind}", within: within, every: APART) do
-      if sender.done?
-        sender.value # raises what the sender raised
-        raise Eventually::NeverHappened, "the transfer to #{channel.kind} ended without meeting a full socket"
-      end
-      now = channel.queued
-      stuck = sender.asleep? && !channel.writable? && now == queued
-      same = stuck ? same + 1 : 0
-      queued = now
-      same >= STILL
+      fail_for_want_of_backpressure(channel, sender) if sender.done?
+      looks << (channel.queued if sender.asleep? && !channel.writable?)
+      looks = looks.last(STILL)
+      looks.all? && looks.size == STILL && looks.uniq.size == 1
     end
-    queued
+    looks.last
+  end
+
+  private
+
+  def fail_for_want_of_backpressure(channel, sender)
+    sender.value # raises what the sender raised
+    raise Eventually::NeverHappened, "the transfer to #{channel.kind} ended without meeting a full socket"
   end
 end

@@ -4,6 +4,7 @@ require "socket"
 require "stringio"
 require "openssl"
 require "io/nonblock"
+require "io/wait"
 
 # Connected pairs, one per kind of destination. All of them are closed after the example.
 module Channels
@@ -44,7 +45,7 @@ module Channels
     end
 
     def writable?
-      !IO.select(nil, [wire], nil, 0).nil?
+      !wire.wait_writable(0).nil?
     end
 
     # Bytes that the kernel holds for the reader.
@@ -64,7 +65,10 @@ module Channels
     end
 
     def write(*strings)
-      strings.sum { |string| @string << string.b; string.bytesize }
+      strings.sum do |string|
+        @string << string.b
+        string.bytesize
+      end
     end
   end
 

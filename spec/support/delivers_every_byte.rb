@@ -6,7 +6,7 @@ module DeliversEveryByte
   SIZES = [1, 1_500, 8_192, 60_000, 65_536, 65_537, 262_144, 1_000_003, 4_194_304].freeze
   LARGE = 1_000_003
   HEAD = "HTTP/1.1 200 OK\r\nx-name: h\u00e9\r\n\r\n" # more bytes than characters
-  LARGE_HEAD = "#{HEAD}#{"h\u00e9" * 7_000}"
+  LARGE_HEAD = "#{HEAD}#{"h\u00e9" * 7_000}".freeze
 
   # Destinations by route. :native is copy_small or sendfile, by size. A source that is no file makes a plain socket
   # take the userspace route.
@@ -19,7 +19,7 @@ module DeliversEveryByte
 
   # The least that fills every small pair of buffers, so that a full socket is certain. sendfile to a UNIX socket
   # queues whole pages beyond SO_SNDBUF.
-  FILLS = Hash.new(60_000).merge(unix: 300_007).freeze
+  FILLS = Hash.new(60_000).update(unix: 300_007).freeze
 end
 
 RSpec.shared_examples "delivers every byte" do |kind:, route:, waiter:|
@@ -29,7 +29,7 @@ RSpec.shared_examples "delivers every byte" do |kind:, route:, waiter:|
 
   if route == :splice
     around do |example|
-      saved = ENV["HYPERION_HTTP_SPLICE"]
+      saved = ENV.fetch("HYPERION_HTTP_SPLICE", nil)
       ENV["HYPERION_HTTP_SPLICE"] = "1"
       example.run
     ensure

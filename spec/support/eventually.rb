@@ -19,8 +19,8 @@ module Eventually
     end
   end
 
-  def eventually(what = "the condition", **options, &block)
-    Eventually.until(what, **options, &block)
+  def eventually(what = "the condition", ...)
+    Eventually.until(what, ...)
   end
 
   # Seconds the block took, by the monotonic clock.

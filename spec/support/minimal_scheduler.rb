@@ -97,11 +97,16 @@ class MinimalScheduler
 
   def resume_ready(ready)
     @waiting.to_a.each do |fiber, wait|
-      events = 0
-      events |= IO::READABLE if wait.events.anybits?(IO::READABLE) && ready[0].include?(wait.io)
-      events |= IO::WRITABLE if wait.events.anybits?(IO::WRITABLE) && ready[1].include?(wait.io)
-      fiber.resume(events) if events != 0 && @waiting[fiber].equal?(wait)
+      events = events_for(wait, ready[0], ready[1])
+      fiber.resume(events) if events.positive? && @waiting[fiber].equal?(wait)
     end
+  end
+
+  def events_for(wait, readable, writable)
+    events = 0
+    events |= IO::READABLE if readable.include?(wait.io)
+    events |= IO::WRITABLE if writable.include?(wait.io)
+    events & wait.events
   end
 
   def resume_expired

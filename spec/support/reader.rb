@@ -18,7 +18,7 @@ class Reader
 
     attr_reader :bytes, :error
 
-    def initialize(io, mode, control, slow_for:, stall_after:, &sink)
+    def initialize(io, mode, control, slow_for: 262_144, stall_after: nil, &sink)
       @io = io
       @wire = io.to_io
       @mode = mode
@@ -27,10 +27,15 @@ class Reader
       @stall_after = stall_after
       @sink = sink
       @bytes = 0
+      @open = true
     end
 
     def run
-      nil while obey && step
+      obey
+      while @open
+        step
+        obey
+      end
     rescue EOFError, SystemCallError, OpenSSL::SSL::SSLError => e
       @error = e
     end
@@ -40,18 +45,13 @@ class Reader
     def obey
       command = @control.read_nonblock(1, exception: false)
       case command
-      when :wait_readable, nil then return true
+      when :wait_readable, nil then nil
       when "c" then hang_up
       when "r" then reset
-      else return start(COMMANDS.key(command))
+      else
+        @mode = COMMANDS.key(command)
+        @stall_after = nil
       end
-      false
-    end
-
-    def start(mode)
-      @stall_after = nil
-      @mode = mode
-      true
     end
 
     def step
@@ -62,10 +62,9 @@ class Reader
       case chunk = @io.read_nonblock(size, exception: false)
       when :wait_readable then IO.select([@wire, @control])
       when :wait_writable then IO.select([@control], [@wire])
-      when nil then return false
+      when nil then @open = false
       else take(chunk, gap)
       end
-      true
     end
 
     def take(chunk, gap)
@@ -77,18 +76,18 @@ class Reader
     end
 
     def pause(seconds)
-      IO.select([@control], nil, nil, seconds)
-      true
+      @control.wait_readable(seconds)
     end
 
     # On the wire, not through TLS: a peer that hangs up says no goodbye.
     def hang_up
+      @open = false
       @wire.close
     end
 
     def reset
       @wire.setsockopt(Socket::SOL_SOCKET, Socket::SO_LINGER, RESET)
-      @wire.close
+      hang_up
     end
   end
 
@@ -161,17 +160,21 @@ class Reader
     def child(io, mode, report, options)
       close_all_but(io.to_io, @control, @kept, @count, report)
       digest = Digest::SHA256.new
+      drain = drain_into(digest, io, mode, options)
+      report.write(Marshal.dump(sha256: digest.hexdigest, error: drain.error&.exception(drain.error.message)))
+      report.close
+    ensure
+      exit!(true) # no at_exit handler of the suite's
+    end
+
+    def drain_into(digest, io, mode, options)
       total = 0
       drain = Drain.new(io, mode, @control, **options) do |chunk|
         @kept&.pwrite(chunk, total)
         digest << chunk
         @count.pwrite([total += chunk.bytesize].pack("Q"), 0)
       end
-      drain.run
-      report.write(Marshal.dump(sha256: digest.hexdigest, error: drain.error&.exception(drain.error.message)))
-      report.close
-    ensure
-      exit!(true) # no at_exit handler of the suite's
+      drain.tap(&:run)
     end
 
     # A child that held the sender's end open would never see the end of the stream.
@@ -227,8 +230,8 @@ class Reader
     def wait(**) = self
   end
 
-  def self.start(io, mode, process: false, slow_for: 262_144, stall_after: nil, **options)
-    (process ? InProcess : InThread).new(io, mode, slow_for: slow_for, stall_after: stall_after, **options)
+  def self.start(io, mode, process: false, **options)
+    (process ? InProcess : InThread).new(io, mode, **options)
   end
 
   def initialize

@@ -70,16 +70,14 @@ module Waiters
     def under_fiber_minimal
       @scheduler = MinimalScheduler.new
       Fiber.set_scheduler(@scheduler)
-      outcome = nil
+      value = error = nil
       Fiber.schedule do
-        outcome = [@block.call, nil]
-      rescue Exception => e # rubocop:disable Lint/RescueException -- carried over to the thread below
-        outcome = [nil, e]
+        value = @block.call
+      rescue Exception => e # rubocop:disable Lint/RescueException -- raised again below, in the thread
+        error = e
       end
       Fiber.set_scheduler(nil) # runs the loop to its end
-      raise outcome[1] if outcome[1]
-
-      outcome[0]
+      error ? raise(error) : value
     end
     alias under_blocking_in_fiber under_fiber_minimal
   end
@@ -98,7 +96,7 @@ module Waiters
     start_under(waiter) { S.public_send(name, out, file, *region, **options, &progress) }
   end
 
-  def copy_under(waiter, out, file, *region, **options, &progress)
-    start_copy(waiter, out, file, *region, **options, &progress).value
+  def copy_under(...)
+    start_copy(...).value
   end
 end

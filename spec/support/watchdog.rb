@@ -86,9 +86,7 @@ class Watchdog
 
   def stand_guard(beats, suite)
     running = ""
-    while IO.select([beats], nil, nil, running.empty? ? nil : @limit + GRACE)
-      running = beats.readpartial(4096).lines.last.chomp
-    end
+    running = beats.readpartial(4096).lines.last.chomp while beats.wait_readable(running.empty? ? nil : @limit + GRACE)
     warn "#{running}: Ruby is stuck in native code; the suite is aborted."
     Process.kill(:ABRT, suite)
   rescue EOFError
