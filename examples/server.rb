@@ -80,16 +80,15 @@ class FileServer
       @root = root
       @stopping = stopping
       @input = String.new(encoding: Encoding::BINARY) # received, not yet parsed: may hold pipelined requests
-      # The next pipelined response must not wait for the acknowledgement of the one before.
-      @socket.setsockopt(:TCP, :NODELAY, true)
     end
 
     def serve
+      @socket.setsockopt(:TCP, :NODELAY, true) # a pipelined response must not wait until the one before is acknowledged
       nil while serve_request
     rescue SystemCallError
       # The client is gone.
     rescue IOError => e # TruncatedError and TimeoutError among them: the response can't be completed
-      warn("connection closed: #{e.message}")
+      warn("#{e.class}: #{e.message}")
     ensure
       @socket.close
     end
