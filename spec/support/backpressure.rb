@@ -32,7 +32,14 @@ module Backpressure
 
     # True where a primitive said that the socket took nothing, or not all of it.
     def met_full_socket?
-      statuses.intersect?(%i[eagain partial]) || to(:copy_small).any? { |call| call.result < call.arguments[3] }
+      statuses.intersect?(%i[eagain partial]) || to(:copy_small).any? { |call| short?(call) }
+    end
+
+    private
+
+    def short?(call)
+      _out, _file, _offset, length, head = call.arguments
+      call.result < length + (head ? head.bytesize : 0)
     end
   end
 

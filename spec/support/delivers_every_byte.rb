@@ -8,7 +8,7 @@ module DeliversEveryByte
   HEAD = "HTTP/1.1 200 OK\r\nx-name: h\u00e9\r\n\r\n" # more bytes than characters
   LARGE_HEAD = "#{HEAD}#{"h\u00e9" * 7_000}".freeze
 
-  # Destinations by route. :native is copy_small or sendfile, by size. A source that is no file makes a plain socket
+  # Destinations by route. :native is copy_small or sendfile, by size. A source in memory makes a plain socket
   # take the userspace route.
   ROUTES = {
     native: Channels::KERNEL,
@@ -40,7 +40,7 @@ RSpec.shared_examples "delivers every byte" do |kind:, route:, waiter:|
   end
 
   define_method(:source) do |size|
-    from_memory ? StringIO.new(payload(size)) : payload_file(size)
+    from_memory ? Payload::Source.new(payload(size)) : payload_file(size)
   end
 
   # Sends over a new channel to a reader that takes everything at once; returns what arrived and what the call said.

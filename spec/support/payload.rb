@@ -43,6 +43,20 @@ module Payload
     end
   end
 
+  # A source in memory with offsets and without a descriptor. (StringIO learnt pread only after Ruby 3.1.)
+  class Source
+    def initialize(content)
+      @content = content
+    end
+
+    def pread(length, offset, buffer = +"")
+      piece = @content.byteslice(offset, length)
+      raise EOFError, "end of file reached" if piece.nil? || (piece.empty? && length.positive?)
+
+      buffer.replace(piece)
+    end
+  end
+
   def payload(size)
     Payload.bytes(size)
   end

@@ -13,6 +13,32 @@ RSpec.describe Hyperion::Http::Sendfile do
     end
   end
 
+  # Read from where they stand: there is no offset to give.
+  sources = {
+    "a StringIO" => ->(bytes) { StringIO.new(bytes) },
+    "a pipe" => lambda do |bytes|
+      reader, writer = IO.pipe(binmode: true).each { |io| Cleanup.close(io) }
+      feeder = Thread.new { writer.write(bytes) && writer.close }
+      Cleanup.later { feeder.kill.join }
+      reader
+    end
+  }
+  sources.to_a.product(%i[tcp tls13 writer], Waiters::ALL).each do |(name, make), kind, waiter|
+    context "with #{name} to #{kind}, waiting by #{waiter}" do
+      [nil, 700_001].each do |length|
+        it "sends #{length || "all"} bytes" do
+          channel = channel(kind)
+          reader = channel.read
+          expected = payload(1_000_003).byteslice(0, length || 1_000_003)
+          said = copy_under(waiter, channel.out, make.call(payload(1_000_003)), 0, length, head: "head")
+          channel.finish
+          expect(reader.result).to be_payload("head".b + expected)
+          expect(said).to eq(expected.bytesize)
+        end
+      end
+    end
+  end
+
   describe ".fast_path_kind" do
     {
       native: Channels::KERNEL, tls_userspace: Channels::TLS, userspace: Channels::MEMORY + %i[wrapper]
