@@ -169,6 +169,18 @@ RSpec.shared_examples "delivers every byte" do |kind:, route:, waiter:|
     end
   end
 
+  if route == :splice
+    it "uses one pipe for a response of many steps, and closes it" do
+      calls = observe_primitives
+      deliver_to_slow_reader(source(large), 0, large)
+      steps = calls.to(:copy_splice_into_pipe)
+      pipes = steps.map { |call| call.arguments.last(2) }.uniq
+      expect(steps.size).to be > 1
+      expect(pipes.size).to eq(1)
+      expect(pipes.first).to all(be_closed)
+    end
+  end
+
   it "goes on where a full socket stopped the head" do
     totals = []
     head = DeliversEveryByte::LARGE_HEAD
