@@ -16,17 +16,34 @@ descriptor_number(VALUE number, const char *name)
         rb_raise(rb_eRangeError, "%s: %" PRIsVALUE " is no file descriptor", name, number);
     }
     if (FIX2LONG(number) < 0) {
-        rb_raise(rb_eArgError, "%s: a file descriptor can't be negative: %" PRIsVALUE, name, number);
+        rb_raise(rb_eArgError, "%s: a file descriptor can't be negative: %" PRIsVALUE, name,
+                 number);
     }
     return (int)FIX2LONG(number);
 }
+
+#ifdef HAVE_RB_IO_CLOSED_P
+static bool
+closed(VALUE io)
+{
+    return RTEST(rb_io_closed_p(io));
+}
+#else
+static bool
+closed(VALUE io)
+{
+    const rb_io_t *fptr = RFILE(io)->fptr;
+
+    return fptr && fptr->fd < 0;
+}
+#endif
 
 static rb_io_t *
 open_file(VALUE io, const char *name)
 {
     rb_io_t *fptr;
 
-    if (RTEST(rb_funcall(io, rb_intern("closed?"), 0))) rb_raise(rb_eIOError, "%s: closed stream", name);
+    if (closed(io)) rb_raise(rb_eIOError, "%s: closed stream", name);
     GetOpenFile(io, fptr);
     return fptr;
 }
@@ -54,14 +71,16 @@ hs_in_descriptor(VALUE in)
 {
     VALUE io;
 
-    if (RB_INTEGER_TYPE_P(in)) return descriptor_number(in, "in");
+    if (RB_INTEGER_TYPE_P(in)) return descriptor_number(in, "in (file)");
     io = rb_io_check_io(in);
     if (NIL_P(io)) {
         rb_raise(rb_eTypeError,
-                 "in must be an IO, an object with to_io, or an Integer file descriptor, not %" PRIsVALUE,
+                 "in (file) must be an IO, an object with to_io, or an Integer file descriptor, "
+                 "not %" PRIsVALUE,
                  rb_obj_class(in));
     }
-    rb_io_check_readable(open_file(io, "in")); /* which also writes out what is buffered for the file */
+    rb_io_check_readable(
+        open_file(io, "in (file)")); /* which also writes out what is buffered for the file */
     return rb_io_descriptor(io);
 }
 
@@ -70,8 +89,8 @@ hs_pipe_descriptor(VALUE pipe, const char *name)
 {
     if (RB_INTEGER_TYPE_P(pipe)) return descriptor_number(pipe, name);
     if (!RB_TYPE_P(pipe, T_FILE)) {
-        rb_raise(rb_eTypeError, "%s must be an IO or an Integer file descriptor, not %" PRIsVALUE, name,
-                 rb_obj_class(pipe));
+        rb_raise(rb_eTypeError, "%s must be an IO or an Integer file descriptor, not %" PRIsVALUE,
+                 name, rb_obj_class(pipe));
     }
     open_file(pipe, name);
     return rb_io_descriptor(pipe);
@@ -82,7 +101,8 @@ off_t
 hs_bytes(VALUE value, const char *name)
 {
     if (!RB_INTEGER_TYPE_P(value)) {
-        rb_raise(rb_eTypeError, "%s must be an Integer, not %" PRIsVALUE, name, rb_obj_class(value));
+        rb_raise(rb_eTypeError, "%s must be an Integer, not %" PRIsVALUE, name,
+                 rb_obj_class(value));
     }
     if (FIXNUM_P(value) ? FIX2LONG(value) < 0 : rb_big_sign(value) == 0) {
         rb_raise(rb_eArgError, "%s must not be negative: %" PRIsVALUE, name, value);

@@ -94,6 +94,16 @@ rest_of_head(const struct hs_transfer *t)
     };
 }
 
+/* Bytes of head and region laid end to end, told apart. */
+struct hs_moved
+hs_split(const struct hs_transfer *t, off_t sent, int err)
+{
+    off_t of_head = (off_t)(t->head_length - t->head_sent);
+
+    if (of_head > sent) of_head = sent;
+    return (struct hs_moved){.head = (size_t)of_head, .body = sent - of_head, .err = err};
+}
+
 /* What is left of the head alone. A short count comes with EAGAIN. */
 struct hs_moved
 hs_send_head(const struct hs_transfer *t, bool more)
@@ -107,8 +117,7 @@ hs_send_head(const struct hs_transfer *t, bool more)
     sent = send_without_waiting(t->out_fd, &iov, 1, more);
     if (sent < 0) {
         moved.err = errno;
-    }
-    else {
+    } else {
         moved.head = (size_t)sent;
         if (moved.head < asked) moved.err = EAGAIN;
     }
@@ -129,43 +138,31 @@ struct hs_moved
 hs_buffered(const struct hs_transfer *t)
 {
     char buffer[BUFFER_SIZE];
-    struct hs_moved moved = {0};
+    struct iovec iov[2] = {rest_of_head(t), {.iov_base = buffer}};
     off_t chunk = hs_next_chunk(t);
-    struct iovec head = rest_of_head(t);
+    off_t end = (off_t)iov[0].iov_len + chunk; /* of head and chunk laid end to end */
+    off_t done = 0;
 
     if (chunk == 0) return hs_send_head(t, false);
 
-    while (moved.body < chunk) {
-        off_t left = chunk - moved.body;
-        size_t wanted = left < BUFFER_SIZE ? (size_t)left : BUFFER_SIZE;
-        ssize_t got = pread(t->in_fd, buffer, wanted, t->offset + t->sent + moved.body);
-        struct iovec iov[2] = {head, {.iov_base = buffer, .iov_len = got > 0 ? (size_t)got : 0}};
-        size_t asked = head.iov_len + iov[1].iov_len;
-        bool more = t->sent + moved.body + got < t->length;
+    while (done < end) {
+        off_t body = hs_split(t, done, 0).body;
+        off_t left = chunk - body;
+        ssize_t got = pread(t->in_fd, buffer, left < BUFFER_SIZE ? (size_t)left : BUFFER_SIZE,
+                            t->offset + t->sent + body);
+        size_t asked;
         ssize_t sent;
 
-        if (got <= 0) {
-            moved.err = got < 0 ? errno : 0;
-            return moved;
-        }
-        sent = head.iov_len > 0 ? send_without_waiting(t->out_fd, iov, 2, more)
-                                : send_without_waiting(t->out_fd, iov + 1, 1, more);
-        if (sent < 0) {
-            moved.err = errno;
-            return moved;
-        }
-        if ((size_t)sent <= head.iov_len) {
-            moved.head += (size_t)sent;
-        }
-        else {
-            moved.head += head.iov_len;
-            moved.body += sent - (ssize_t)head.iov_len;
-        }
-        if ((size_t)sent < asked) {
-            moved.err = EAGAIN;
-            return moved;
-        }
-        head.iov_len = 0;
+        if (got <= 0) return hs_split(t, done, got < 0 ? errno : 0);
+
+        iov[1].iov_len = (size_t)got;
+        asked = iov[0].iov_len + iov[1].iov_len;
+        sent = send_without_waiting(t->out_fd, iov, 2, t->sent + body + got < t->length);
+        if (sent < 0) return hs_split(t, done, errno);
+
+        done += sent;
+        if ((size_t)sent < asked) return hs_split(t, done, EAGAIN);
+        iov[0].iov_len = 0;
     }
-    return moved;
+    return hs_split(t, done, 0);
 }

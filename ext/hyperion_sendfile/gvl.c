@@ -23,7 +23,8 @@ hs_call_on(VALUE out, VALUE in)
         .in = in,
         .owned_out_fd = -1,
         .owned_in_fd = -1,
-        .transfer = {.in_fd = -1, .pipe_r = -1, .pipe_w = -1, .timeout_ns = -1, .slice_ns = -1},
+        .transfer =
+            {.head = "", .in_fd = -1, .pipe_r = -1, .pipe_w = -1, .timeout_ns = -1, .slice_ns = -1},
     };
 }
 
@@ -38,53 +39,77 @@ run(void *data)
  * the GVL another thread may close the file between two of them, and its number may by then be
  * somebody else's. No duplicate to be had: no waiting, so that the caller looks the file up again.
  */
+static bool
+reads_once(const struct hs_transfer *t)
+{
+    return !t->wait && (t->method == hs_os_sendfile || t->length <= hs_buffer_size);
+}
+
 static void
 own_source(struct hs_call *call)
 {
     struct hs_transfer *t = &call->transfer;
-    bool one_read = !t->wait && (t->method == hs_os_sendfile || t->length <= hs_buffer_size);
-
-    if (call->owned_in_fd >= 0) return;
-    t->in_fd = hs_in_descriptor(call->in);
-    if (one_read) return;
 
     call->owned_in_fd = fcntl(t->in_fd, F_DUPFD_CLOEXEC, 0);
     if (call->owned_in_fd >= 0) {
         t->in_fd = call->owned_in_fd;
-    }
-    else {
+    } else {
         t->wait = false;
     }
 }
 
 /* The same for the destination, where Ruby does not guard it while we are out. */
 static void
-guard_destination(struct hs_call *call)
+own_destination(struct hs_call *call)
 {
     struct hs_transfer *t = &call->transfer;
 
-    t->out_fd = hs_out_descriptor(call->out);
-    if (hs_region_guards_fd) return;
-    if (call->owned_out_fd < 0) {
-        call->owned_out_fd = fcntl(t->out_fd, F_DUPFD_CLOEXEC, 0);
-        if (call->owned_out_fd < 0) t->wait = false;
-    }
-    if (call->owned_out_fd >= 0) t->out_fd = call->owned_out_fd;
     t->slice_ns = SLICE_NS;
+    call->owned_out_fd = fcntl(t->out_fd, F_DUPFD_CLOEXEC, 0);
+    if (call->owned_out_fd >= 0) {
+        t->out_fd = call->owned_out_fd;
+    } else {
+        t->wait = false;
+    }
+}
+
+static void
+own_descriptors(struct hs_call *call)
+{
+    if (!NIL_P(call->in) && call->owned_in_fd < 0 && !reads_once(&call->transfer)) own_source(call);
+    if (!hs_region_guards_fd && call->owned_out_fd < 0) own_destination(call);
+}
+
+/* After an interrupt, which may have run Ruby code: what it closed raises here. */
+static void
+look_up_again(struct hs_call *call)
+{
+    int out_fd = hs_out_descriptor(call->out);
+
+    if (call->owned_out_fd < 0) call->transfer.out_fd = out_fd;
+    if (!NIL_P(call->in) && call->owned_in_fd < 0)
+        call->transfer.in_fd = hs_in_descriptor(call->in);
+}
+
+static void
+run_once(struct hs_call *call)
+{
+    struct hs_transfer *t = &call->transfer;
+
+    t->status = HS_INTERRUPTED; /* for when the region is left before it runs */
+    hs_region(run, t, t->out_fd);
+    if (t->status == HS_INTERRUPTED) look_up_again(call);
 }
 
 static VALUE
 run_to_an_end(VALUE argument)
 {
     struct hs_call *call = (struct hs_call *)argument;
-    struct hs_transfer *t = &call->transfer;
 
     do {
-        guard_destination(call);
-        if (!NIL_P(call->in)) own_source(call);
-        t->status = HS_INTERRUPTED; /* for when the region is left before it runs */
-        hs_region(run, t, t->out_fd);
-    } while (t->status == HS_INTERRUPTED);
+        own_descriptors(call);
+        run_once(call);
+    } while (call->transfer.status == HS_INTERRUPTED);
     return Qnil;
 }
 
@@ -106,7 +131,13 @@ finish(VALUE argument)
 void
 hs_call_run(struct hs_call *call)
 {
-    rb_ensure(run_to_an_end, (VALUE)call, finish, (VALUE)call);
+    bool owns_nothing = hs_region_guards_fd && !call->yield_counts && reads_once(&call->transfer);
+
+    call->transfer.status = HS_INTERRUPTED;
+    if (owns_nothing) run_once(call);
+    if (call->transfer.status == HS_INTERRUPTED) {
+        rb_ensure(run_to_an_end, (VALUE)call, finish, (VALUE)call);
+    }
     RB_GC_GUARD(call->out);
     RB_GC_GUARD(call->in);
 }

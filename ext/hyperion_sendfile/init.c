@@ -16,6 +16,7 @@
 
 #include <errno.h>
 #include <stdatomic.h>
+#include <string.h>
 #include <sys/stat.h>
 
 /*
@@ -38,7 +39,8 @@ status_symbol(enum hs_status status)
 
 /* Checks every argument before anything is opened or sent. */
 static struct hs_call
-region_call(VALUE out, VALUE in, VALUE offset, VALUE len, struct hs_moved (*method)(const struct hs_transfer *))
+region_call(VALUE out, VALUE in, VALUE offset, VALUE len,
+            struct hs_moved (*method)(const struct hs_transfer *))
 {
     struct hs_call call = hs_call_on(out, in);
 
@@ -51,17 +53,24 @@ region_call(VALUE out, VALUE in, VALUE offset, VALUE len, struct hs_moved (*meth
     return call;
 }
 
-/* The caller keeps the returned String alive for as long as the call runs. */
+/*
+ * Other threads may write to the String meanwhile, so it is copied: into the space given, or else
+ * into a String of its own, which the caller keeps alive for as long as the call runs.
+ */
 static VALUE
-set_head(struct hs_transfer *t, VALUE head)
+set_head(struct hs_transfer *t, VALUE head, char *space, size_t size)
 {
     if (NIL_P(head)) return Qnil;
     if (!RB_TYPE_P(head, T_STRING)) {
         rb_raise(rb_eTypeError, "head must be a String, not %" PRIsVALUE, rb_obj_class(head));
     }
-    head = rb_str_new_frozen(head); /* other threads may write to the original meanwhile */
-    t->head = RSTRING_PTR(head);
     t->head_length = (size_t)RSTRING_LEN(head);
+    if (t->head_length > 0 && t->head_length <= size) {
+        t->head = memcpy(space, RSTRING_PTR(head), t->head_length);
+    } else {
+        head = rb_str_new_frozen(head);
+        t->head = RSTRING_PTR(head);
+    }
     return head;
 }
 
@@ -151,20 +160,22 @@ sendfile_copy_small(int argc, VALUE *argv, VALUE self)
 {
     struct hs_call call;
     struct hs_transfer *t = &call.transfer;
+    char head_copy[1024];
     VALUE head;
 
     (void)self;
     rb_check_arity(argc, 4, 5);
     call = region_call(argv[0], argv[1], argv[2], argv[3], NULL);
     if (t->length > HS_SMALL_FILE_THRESHOLD) {
-        rb_raise(rb_eArgError, "len is over SMALL_FILE_THRESHOLD (%d): %" PRIsVALUE, HS_SMALL_FILE_THRESHOLD,
-                 argv[3]);
+        rb_raise(rb_eArgError, "len is over SMALL_FILE_THRESHOLD (%d): %" PRIsVALUE,
+                 HS_SMALL_FILE_THRESHOLD, argv[3]);
     }
-    head = set_head(t, argc > 4 ? argv[4] : Qnil);
+    head = set_head(t, argc > 4 ? argv[4] : Qnil, head_copy, sizeof(head_copy));
     if (t->length == 0 && t->head_length == 0) return INT2FIX(0);
 
-    t->method = t->length <= (t->head_length > 0 ? BUFFERED_WITH_HEAD_UP_TO : BUFFERED_UP_TO) ? hs_buffered
-                                                                                             : hs_os_sendfile;
+    t->method = t->length <= (t->head_length > 0 ? BUFFERED_WITH_HEAD_UP_TO : BUFFERED_UP_TO)
+                    ? hs_buffered
+                    : hs_os_sendfile;
     hs_call_run(&call);
     if (t->status == HS_UNSUPPORTED) {
         t->method = hs_buffered;
@@ -200,7 +211,8 @@ sendfile_copy_splice(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len)
  * the file, those at +offset+: it goes out first, and counts when it has reached +out+.
  */
 static VALUE
-sendfile_copy_splice_into_pipe(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len, VALUE pipe_r, VALUE pipe_w)
+sendfile_copy_splice_into_pipe(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len,
+                               VALUE pipe_r, VALUE pipe_w)
 {
     struct hs_call call = region_call(out, in, offset, len, hs_splice);
 
@@ -233,9 +245,9 @@ sendfile_fadvise_sequential(int argc, VALUE *argv, VALUE self)
     hs_check_region(offset, length);
 
     switch (hs_advise_without_gvl(fd, offset, length)) {
-      case HS_ADVICE_OK: return ID2SYM(id_ok);
-      case HS_ADVICE_ERROR: return ID2SYM(id_error);
-      default: return ID2SYM(id_noop);
+    case HS_ADVICE_OK: return ID2SYM(id_ok);
+    case HS_ADVICE_ERROR: return ID2SYM(id_error);
+    default: return ID2SYM(id_noop);
     }
 }
 
@@ -335,11 +347,13 @@ native_transfer(int argc, VALUE *argv, VALUE self)
     (void)self;
     rb_check_arity(argc, 9, 9);
     call = hs_call_on(argv[0], argv[1]);
+    t->out_fd = hs_out_descriptor(argv[0]);
+    if (!NIL_P(argv[1])) t->in_fd = hs_in_descriptor(argv[1]);
     t->offset = hs_bytes(argv[2], "offset");
     t->length = hs_bytes(argv[3], "len");
     hs_check_region(t->offset, t->length);
     t->method = method_named(argv[4]);
-    head = set_head(t, argv[5]);
+    head = set_head(t, argv[5], NULL, 0);
     t->head_sent = NUM2SIZET(argv[6]);
     t->wait = argv[7] != Qfalse;
     t->timeout_ns = t->wait ? hs_timeout_ns(argv[7]) : -1;
@@ -414,12 +428,14 @@ Init_hyperion_sendfile(void)
     rb_define_singleton_method(mSendfile, "copy", sendfile_copy, 4);
     rb_define_singleton_method(mSendfile, "copy_small", sendfile_copy_small, -1);
     rb_define_singleton_method(mSendfile, "copy_splice", sendfile_copy_splice, 4);
-    rb_define_singleton_method(mSendfile, "copy_splice_into_pipe", sendfile_copy_splice_into_pipe, 6);
+    rb_define_singleton_method(mSendfile, "copy_splice_into_pipe", sendfile_copy_splice_into_pipe,
+                               6);
     rb_define_singleton_method(mSendfile, "fadvise_sequential", sendfile_fadvise_sequential, -1);
     rb_define_singleton_method(mSendfile, "platform_tag", sendfile_platform_tag, 0);
     rb_define_singleton_method(mSendfile, "supported?", sendfile_supported_p, 0);
     rb_define_singleton_method(mSendfile, "splice_supported?", sendfile_splice_supported_p, 0);
-    rb_define_singleton_method(mSendfile, "mark_splice_unsupported!", sendfile_mark_splice_unsupported, 0);
+    rb_define_singleton_method(mSendfile, "mark_splice_unsupported!",
+                               sendfile_mark_splice_unsupported, 0);
     rb_define_singleton_method(mSendfile, "small_file_threshold", sendfile_small_file_threshold, 0);
 
     mNative = rb_define_module_under(mSendfile, "Native");
@@ -427,6 +443,7 @@ Init_hyperion_sendfile(void)
     rb_define_singleton_method(mNative, "wait", native_wait, 3);
     rb_define_singleton_method(mNative, "regular_size", native_regular_size, 1);
     rb_define_singleton_method(mNative, "widen_pipe", native_widen_pipe, 1);
-    rb_define_singleton_method(mNative, "splice_marked_unsupported?", native_splice_marked_unsupported_p, 0);
+    rb_define_singleton_method(mNative, "splice_marked_unsupported?",
+                               native_splice_marked_unsupported_p, 0);
     rb_funcall(mSendfile, rb_intern("private_constant"), 1, ID2SYM(rb_intern("Native")));
 }

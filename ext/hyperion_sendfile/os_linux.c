@@ -7,7 +7,6 @@
 #include <netinet/tcp.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
-#include <time.h>
 
 const char *
 hs_os_tag(void)
@@ -36,8 +35,7 @@ hs_os_sendfile(const struct hs_transfer *t)
     if (sent < 0) {
         moved.err = errno;
         moved.refused = hs_is_refusal(errno);
-    }
-    else {
+    } else {
         moved.body = sent;
     }
     return moved;
@@ -46,7 +44,8 @@ hs_os_sendfile(const struct hs_transfer *t)
 enum hs_advice
 hs_os_advise_sequential(int fd, off_t offset, off_t length)
 {
-    return posix_fadvise(fd, offset, length, POSIX_FADV_SEQUENTIAL) == 0 ? HS_ADVICE_OK : HS_ADVICE_ERROR;
+    return posix_fadvise(fd, offset, length, POSIX_FADV_SEQUENTIAL) == 0 ? HS_ADVICE_OK
+                                                                         : HS_ADVICE_ERROR;
 }
 
 /* Setting TCP_NODELAY pushes what is held, also where it is set already. Not TCP: nothing is held. */
@@ -59,15 +58,4 @@ hs_os_push(int fd)
     if (getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &before, &size) < 0) return;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     if (!before) setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &before, sizeof(before));
-}
-
-void
-hs_os_discard_sigpipe(void)
-{
-    sigset_t set;
-    struct timespec at_once = {0};
-
-    sigemptyset(&set);
-    sigaddset(&set, SIGPIPE);
-    while (sigtimedwait(&set, NULL, &at_once) < 0 && errno == EINTR) continue;
 }

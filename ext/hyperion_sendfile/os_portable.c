@@ -37,14 +37,3 @@ hs_os_push(int fd)
 {
     (void)fd;
 }
-
-void
-hs_os_discard_sigpipe(void)
-{
-    sigset_t set;
-    int signal;
-
-    sigemptyset(&set);
-    sigaddset(&set, SIGPIPE);
-    sigwait(&set, &signal);
-}

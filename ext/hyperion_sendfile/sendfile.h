@@ -76,8 +76,10 @@ int64_t hs_now_ns(void);
 
 /* buffered.c: the method that works between any two descriptors, by way of memory. */
 struct hs_moved hs_buffered(const struct hs_transfer *transfer);
-struct hs_moved hs_head_alone(const struct hs_transfer *transfer); /* held back to join its region */
+struct hs_moved
+hs_head_alone(const struct hs_transfer *transfer); /* held back to join its region */
 struct hs_moved hs_send_head(const struct hs_transfer *transfer, bool more);
+struct hs_moved hs_split(const struct hs_transfer *transfer, off_t sent, int err);
 bool hs_never_blocks(int fd);
 extern const off_t hs_buffer_size;
 
@@ -102,6 +104,9 @@ void hs_signals_hold_pipe(struct hs_signals *signals); /* SIGPIPE alone, and onl
 void hs_signals_release(const struct hs_signals *signals, bool broken_pipe);
 bool hs_wakeup_pending(void);
 
+/* discard_sigtimedwait.c or discard_sigwait.c: takes back the SIGPIPE pending for this thread. */
+void hs_discard_sigpipe(void);
+
 /*
  * wait_ppoll.c or wait_poll.c: waits, at most timeout_ns (negative: for ever), until fd has one of
  * the events, or with a negative fd just for the time. 1: it has; 0: timed out; -1: errno, EINTR
@@ -115,8 +120,7 @@ const char *hs_os_tag(void);
 bool hs_os_supported(void);
 enum hs_advice { HS_ADVICE_OK, HS_ADVICE_ERROR, HS_ADVICE_NOOP };
 enum hs_advice hs_os_advise_sequential(int fd, off_t offset, off_t length);
-void hs_os_push(int fd);            /* hand what MSG_MORE holds back to the network now */
-void hs_os_discard_sigpipe(void);   /* take back the SIGPIPE that is pending for this thread */
+void hs_os_push(int fd); /* hand what MSG_MORE holds back to the network now */
 
 /* ---- needs Ruby ---- */
 #ifdef RUBY_H
@@ -136,7 +140,7 @@ int64_t hs_timeout_ns(VALUE timeout);
 struct hs_call {
     struct hs_transfer transfer;
     VALUE out;
-    VALUE in; /* nil: a head alone */
+    VALUE in;           /* nil: a head alone */
     bool yield_counts;  /* to the block: region and head bytes, also when an exception passes */
     size_t head_before; /* bytes of the head that earlier calls sent */
     int owned_out_fd;   /* -1, or a duplicate that the call closes */

@@ -15,8 +15,8 @@ static void (*handler_of(int signal))(int)
 {
     struct sigaction action;
 
-    if (sigaction(signal, NULL, &action) < 0 || (action.sa_flags & SA_SIGINFO)) return NULL;
-    return action.sa_handler;
+    /* Ruby installs its handlers with SA_SIGINFO; either kind stands in the same union. */
+    return sigaction(signal, NULL, &action) < 0 ? NULL : action.sa_handler;
 }
 
 /*
@@ -33,12 +33,13 @@ hs_signals_init(void)
     }
 }
 
+/* Asked every time: the program may trap SIGPIPE at any moment. */
 static bool
 sigpipe_does_harm(void)
 {
     void (*handler)(int) = handler_of(SIGPIPE);
 
-    return handler != SIG_IGN && (handler == NULL || handler != ruby_ignores);
+    return handler != SIG_IGN && (handler == SIG_DFL || handler != ruby_ignores);
 }
 
 static void
@@ -84,7 +85,7 @@ hs_signals_release(const struct hs_signals *signals, bool broken_pipe)
     if (!signals->held) return;
     if (broken_pipe && !signals->sigpipe_was_pending && sigpending(&pending) == 0 &&
         sigismember(&pending, SIGPIPE) == 1) {
-        hs_os_discard_sigpipe();
+        hs_discard_sigpipe();
     }
     pthread_sigmask(SIG_SETMASK, &signals->before, NULL);
 }

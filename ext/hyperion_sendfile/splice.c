@@ -42,7 +42,8 @@ hs_splice(const struct hs_transfer *t)
     int queued;
 
     if (!hs_never_blocks(t->out_fd)) return stopped(0, EOPNOTSUPP);
-    if (ioctl(t->pipe_r, FIONREAD, &queued) < 0) return stopped(0, errno == ENOTTY ? EINVAL : errno);
+    if (ioctl(t->pipe_r, FIONREAD, &queued) < 0)
+        return stopped(0, errno == ENOTTY ? EINVAL : errno);
 
     while (done < chunk) {
         off_t left = chunk - done;

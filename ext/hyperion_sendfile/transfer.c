@@ -34,8 +34,8 @@ bool
 hs_is_refusal(int err)
 {
     return err == EINVAL || err == ENOSYS || err == EOPNOTSUPP || err == ENOTSUP || err == EPERM ||
-           err == ESPIPE ||  /* Linux: the source has no offsets */
-           err == ENOTSOCK;  /* BSD, Darwin: the destination is no socket */
+           err == ESPIPE || /* Linux: the source has no offsets */
+           err == ENOTSOCK; /* BSD, Darwin: the destination is no socket */
 }
 
 /*
@@ -60,7 +60,7 @@ complete(const struct hs_transfer *t)
 
 /*
  * After a short count: does the file end here? Asked of the inode, because asking the socket by
- * another attempt could use up a pending error. Without a size (a device), the next attempt tells.
+ * another attempt could use up a pending error. Without a size (a device), the next call tells.
  */
 static bool
 at_end_of_file(const struct hs_transfer *t)
@@ -76,16 +76,14 @@ at_end_of_file(const struct hs_transfer *t)
  * be told both; to one that does not wait, the bytes are told and the error comes with the next call.
  */
 static enum hs_status
-judge(const struct hs_transfer *t, const struct hs_moved *moved, bool whole_chunk)
+judge(const struct hs_transfer *t, const struct hs_moved *moved)
 {
     bool progress = moved->head > 0 || moved->body > 0;
     bool full = moved->err == EAGAIN || moved->err == EWOULDBLOCK;
 
     if (complete(t)) return HS_DONE;
     if (moved->err == 0 && !progress) return HS_EOF;
-    if (progress && (moved->err == 0 || full || !t->wait)) {
-        return !whole_chunk && at_end_of_file(t) ? HS_EOF : HS_PARTIAL;
-    }
+    if (progress && (moved->err == 0 || full || !t->wait)) return HS_PARTIAL;
     if (full) return HS_EAGAIN;
     if (moved->err == EINTR) return HS_INTERRUPTED;
     return moved->refused ? HS_UNSUPPORTED : HS_FAILED;
@@ -118,8 +116,7 @@ wait_for_room(struct hs_transfer *t, int idle, int64_t slice_end, const sigset_t
         if (idle > 6 || pause > LAST_PAUSE_NS) pause = LAST_PAUSE_NS;
         if (left >= 0) pause = earlier(pause, left);
         ready = hs_wait(-1, 0, pause, during) < 0 ? -1 : left != 0;
-    }
-    else {
+    } else {
         ready = hs_wait(t->out_fd, POLLOUT, left, during);
     }
 
@@ -130,37 +127,59 @@ wait_for_room(struct hs_transfer *t, int idle, int64_t slice_end, const sigset_t
     return HS_FAILED;
 }
 
+/* One attempt, its bytes counted. *whole_chunk: it moved all that one attempt may. */
 static enum hs_status
-run(struct hs_transfer *t, const sigset_t *during)
+attempt(struct hs_transfer *t, bool *whole_chunk)
+{
+    off_t chunk = hs_next_chunk(t);
+    struct hs_moved moved = t->method(t);
+
+    t->head_sent += moved.head;
+    t->sent += moved.body;
+    t->err = moved.err;
+    *whole_chunk = moved.err == 0 && moved.body == chunk;
+    return judge(t, &moved);
+}
+
+static enum hs_status
+run_once(struct hs_transfer *t)
+{
+    bool whole_chunk;
+    enum hs_status status = attempt(t, &whole_chunk);
+
+    return status == HS_PARTIAL && !whole_chunk && at_end_of_file(t) ? HS_EOF : status;
+}
+
+static enum hs_status
+run_waiting(struct hs_transfer *t, const sigset_t *during)
 {
     int64_t slice_end = after(t->slice_ns);
-    int idle = 0; /* attempts in a row that found the socket full */
+    off_t look_up =
+        t->sent + CHUNK; /* a reader that keeps pace never lets poll wait, nor be woken */
+    int idle = 0;        /* attempts in a row that found the socket full */
 
     if (t->deadline_ns == 0) t->deadline_ns = after(t->timeout_ns);
 
     for (;;) {
-        off_t chunk = hs_next_chunk(t);
-        struct hs_moved moved = t->method(t);
-        bool whole_chunk = moved.err == 0 && moved.body == chunk;
-        enum hs_status status;
+        bool whole_chunk;
+        enum hs_status status = attempt(t, &whole_chunk);
 
-        t->head_sent += moved.head;
-        t->sent += moved.body;
-        t->err = moved.err;
-        status = judge(t, &moved, whole_chunk);
-
-        if (!t->wait) return status;
         if (status == HS_PARTIAL) {
             if (t->report) return status;
             idle = 0;
             t->deadline_ns = after(t->timeout_ns);
-            if (hs_wakeup_pending() || (slice_end != NEVER && hs_now_ns() >= slice_end)) return HS_INTERRUPTED;
+            if (t->sent >= look_up) {
+                if (hs_wakeup_pending() || (slice_end != NEVER && hs_now_ns() >= slice_end)) {
+                    return HS_INTERRUPTED;
+                }
+                look_up = t->sent + CHUNK;
+            }
             if (whole_chunk) continue;
-        }
-        else if (status != HS_EAGAIN) {
+        } else if (status != HS_EAGAIN) {
             return status;
         }
-        status = wait_for_room(t, idle++, slice_end, during); /* a short count means a full socket */
+        status =
+            wait_for_room(t, idle++, slice_end, during); /* a short count means a full socket */
         if (status != HS_EAGAIN) return status;
     }
 }
@@ -182,11 +201,10 @@ hs_transfer_run(struct hs_transfer *t)
     }
     if (t->wait) {
         hs_signals_hold(&signals);
-    }
-    else if (t->method != hs_buffered) { /* which raises no signal */
+    } else if (t->method != hs_buffered) { /* which raises no signal */
         hs_signals_hold_pipe(&signals);
     }
-    t->status = run(t, &signals.before);
+    t->status = t->wait ? run_waiting(t, &signals.before) : run_once(t);
     if (t->status == HS_EOF || t->status == HS_FAILED) hs_os_push(t->out_fd);
     hs_signals_release(&signals, t->err == EPIPE);
 }

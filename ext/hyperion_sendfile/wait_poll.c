@@ -16,7 +16,8 @@ hs_wait(int fd, short events, int64_t timeout_ns, const sigset_t *during)
     (void)during; /* the slices stand in for letting the signals through */
     for (;;) {
         struct pollfd pollfd = {.fd = fd, .events = events};
-        int64_t left_ms = deadline == INT64_MAX ? SLICE_MS : (deadline - hs_now_ns() + 999999) / 1000000;
+        int64_t left_ms =
+            deadline == INT64_MAX ? SLICE_MS : (deadline - hs_now_ns() + 999999) / 1000000;
         int ready;
 
         if (left_ms < 0) left_ms = 0;

@@ -90,7 +90,24 @@ module Hyperion
         # @raise [ArgumentError, TypeError, RangeError] a bad argument; nothing was written
         # @see https://man7.org/linux/man-pages/man2/sendfile.2.html sendfile(2)
         def copy_to_socket(out, file, offset = 0, len = nil, head: nil, timeout: IO_TIMEOUT, &progress)
-          deliver(Waiters.current, out, file, offset, len, head, timeout, &progress)
+          # A small body between two IOs is one call and no object: copy_small checks the arguments.
+          if IO === out && IO === file && Integer === len && len <= SMALL_FILE_THRESHOLD && out.sync &&
+             (head.nil? || String === head) && IO_TIMEOUT.equal?(timeout) && DESCRIPTORS
+            out.flush
+            begin
+              moved = head ? copy_small(out, file, offset, len, head) : copy_small(out, file, offset, len)
+            rescue Errno::ESPIPE
+              moved = nil # no offsets: nothing was sent, it has to be streamed
+            end
+            if moved == (head ? head.bytesize + len : len)
+              yield len if block_given? && len.positive?
+              return len
+            end
+          end
+
+          by_route(Waiters.current, moved, out, file, offset, len, head, timeout, &progress)
+        rescue SystemCallError, IOError => e
+          raise Progress.tell(e, 0, len)
         end
 
         # As {copy_to_socket}, but never yields to a fiber scheduler: it parks the thread.
@@ -100,7 +117,7 @@ module Hyperion
         # @return (see #copy_to_socket)
         # @raise (see #copy_to_socket)
         def copy_to_socket_blocking(out, file, offset = 0, len = nil, head: nil, timeout: IO_TIMEOUT, &progress)
-          deliver(Waiters::InThread, out, file, offset, len, head, timeout, &progress)
+          by_route(Waiters::InThread, nil, out, file, offset, len, head, timeout, &progress)
         end
 
         # By which route a destination is served. Only a real IO is native: an object that wraps one may
@@ -132,32 +149,27 @@ module Hyperion
 
         private
 
-        def deliver(waiter, out, file, offset, len, head, timeout, &progress)
-          transfer = nil
+        # @param moved [Integer, nil] bytes of head and region that are out already; nil: nothing was tried
+        def by_route(waiter, moved, out, file, offset, len, head, timeout, &progress)
           check(file, offset, len, head, timeout)
           kind = fast_path_kind(out)
           source = descriptor_source(file)
           len = length_from(source, offset) if len.nil? && source
+          timeout = timeout_for(out, timeout)
           flush(out, waiter, timeout)
 
           if kind == :native && source && len
-            if len <= SMALL_FILE_THRESHOLD
+            if moved.nil? && len <= SMALL_FILE_THRESHOLD
               moved = copy_small_if_seekable(out, source, offset, len, head)
-              if moved == (head ? head.bytesize + len : len)
-                yield len if block_given? && len.positive?
-                return len
-              end
             end
-            transfer = Transfer.new(out, source, offset, len, head, timeout_for(out, timeout),
-                                    block_given? ? progress : nil)
+            transfer = Transfer.new(out, source, offset, len, head, timeout, block_given? ? progress : nil)
             transfer.advance_through_head(moved) if moved
             return transfer.sent if NativeRoute.run(transfer, waiter)
           end
 
-          readable = Integer === file ? IO.for_fd(file, autoclose: false) : source || file
+          readable = Integer === file ? File.for_fd(file, autoclose: false) : source || file
           from = Sources.for(readable, offset)
-          transfer ||= Transfer.new(out, file, offset, len, head, timeout_for(out, timeout),
-                                    block_given? ? progress : nil)
+          transfer ||= Transfer.new(out, file, offset, len, head, timeout, block_given? ? progress : nil)
           UserspaceRoute.run(transfer, waiter, from)
           transfer.sent
         rescue SystemCallError, IOError => e
@@ -218,7 +230,6 @@ module Hyperion
           return unless IO === out || tls?(out)
           return out.flush if out.sync
 
-          timeout = timeout_for(out, timeout)
           flushing = -> { timeout ? Timeout.timeout(timeout) { out.flush } : out.flush }
           waiter.steps_wait? ? Waiters.without_scheduler(&flushing) : flushing.call
         rescue Timeout::Error

@@ -95,6 +95,8 @@ module Hyperion
 
         # @return [Boolean] false when the source turns out to have no offsets: it has to be streamed
         def self.run(transfer, waiter)
+          return true if transfer.complete?
+
           if transfer.length >= FADVISE_THRESHOLD
             Sendfile.fadvise_sequential(transfer.file, transfer.remaining, transfer.position)
           end

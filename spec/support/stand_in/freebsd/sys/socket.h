@@ -1,0 +1,20 @@
+/* What FreeBSD declares in <sys/socket.h> beyond POSIX, as far as os_freebsd.c uses it. */
+#ifndef STAND_IN_FREEBSD_SYS_SOCKET_H
+#define STAND_IN_FREEBSD_SYS_SOCKET_H
+
+#include_next <sys/socket.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#undef MSG_MORE
+
+struct sf_hdtr {
+    struct iovec *headers;
+    int hdr_cnt;
+    struct iovec *trailers;
+    int trl_cnt;
+};
+
+int sendfile(int fd, int s, off_t offset, size_t nbytes, struct sf_hdtr *hdtr, off_t *sbytes, int flags);
+
+#endif
