@@ -75,9 +75,9 @@ module Channels
   # Shaped like the TLS sockets of some servers: it leads to the socket underneath and yet only its own `write`
   # says what goes on the wire. Plain bytes on the raw fd would arrive garbled.
   class Wrapper
-    # Swaps the halves of every byte; doing it twice undoes it.
+    # Flips the high bit of every byte; doing it twice undoes it.
     def self.garble(string)
-      [string.unpack1("h*")].pack("H*")
+      string.b.tr("\x00-\xff".b, "\x80-\xff\x00-\x7f".b)
     end
 
     def initialize(io)

@@ -18,7 +18,7 @@ class Reader
 
     attr_reader :bytes, :error
 
-    def initialize(io, mode, control, slow_for: 262_144, stall_after: nil, &sink)
+    def initialize(io, mode, control, slow_for: 131_072, stall_after: nil, &sink)
       @io = io
       @wire = io.to_io
       @mode = mode
