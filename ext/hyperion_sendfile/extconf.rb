@@ -21,7 +21,7 @@ skip_extension("#{RUBY_ENGINE} has no C API to build on") unless RUBY_ENGINE == 
 def works?
   try_compile("#include <ruby.h>\n#include <stdatomic.h>\nint main(void) { return 0; }")
 rescue RuntimeError => e # mkmf's word for a compiler that is not there
-  message("#{e.message.lines.first}")
+  message(e.message.lines.first)
   false
 end
 

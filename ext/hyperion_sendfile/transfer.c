@@ -16,7 +16,7 @@ static const off_t CHUNK = 4 * 1024 * 1024;
 
 /* A descriptor that polls writable and then takes nothing is asked again after a growing pause. */
 static const int64_t FIRST_PAUSE_NS = 1000 * 1000;
-static const int64_t LAST_PAUSE_NS = 32 * 1000 * 1000;
+static const int PAUSE_DOUBLINGS = 5;
 
 static const int64_t NEVER = INT64_MAX;
 
@@ -111,9 +111,9 @@ wait_for_room(struct hs_transfer *t, int idle, int64_t slice_end, const sigset_t
     int ready;
 
     if (idle > 1) {
-        int64_t pause = FIRST_PAUSE_NS << (idle - 2);
+        int64_t pause = idle - 2 < PAUSE_DOUBLINGS ? FIRST_PAUSE_NS << (idle - 2)
+                                                   : FIRST_PAUSE_NS << PAUSE_DOUBLINGS;
 
-        if (idle > 6 || pause > LAST_PAUSE_NS) pause = LAST_PAUSE_NS;
         if (left >= 0) pause = earlier(pause, left);
         ready = hs_wait(-1, 0, pause, during) < 0 ? -1 : left != 0;
     } else {
@@ -154,9 +154,8 @@ static enum hs_status
 run_waiting(struct hs_transfer *t, const sigset_t *during)
 {
     int64_t slice_end = after(t->slice_ns);
-    off_t look_up =
-        t->sent + CHUNK; /* a reader that keeps pace never lets poll wait, nor be woken */
-    int idle = 0;        /* attempts in a row that found the socket full */
+    off_t look_up = t->sent + CHUNK;
+    int idle = 0; /* attempts in a row that found the socket full */
 
     if (t->deadline_ns == 0) t->deadline_ns = after(t->timeout_ns);
 
@@ -168,6 +167,7 @@ run_waiting(struct hs_transfer *t, const sigset_t *during)
             if (t->report) return status;
             idle = 0;
             t->deadline_ns = after(t->timeout_ns);
+            /* A reader that keeps pace never lets ppoll wait, and so never lets it be woken. */
             if (t->sent >= look_up) {
                 if (hs_wakeup_pending() || (slice_end != NEVER && hs_now_ns() >= slice_end)) {
                     return HS_INTERRUPTED;
@@ -178,8 +178,8 @@ run_waiting(struct hs_transfer *t, const sigset_t *during)
         } else if (status != HS_EAGAIN) {
             return status;
         }
-        status =
-            wait_for_room(t, idle++, slice_end, during); /* a short count means a full socket */
+        /* A short count means a full socket, as far as anyone knows. */
+        status = wait_for_room(t, idle++, slice_end, during);
         if (status != HS_EAGAIN) return status;
     }
 }

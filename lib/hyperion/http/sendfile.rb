@@ -4,7 +4,9 @@
 # it is, the small body in one call, else a route, until every byte is out or an exception says how
 # many are.
 
-if defined?(Hyperion::Server) || (defined?(Hyperion::Http::Sendfile.copy) && !defined?(Hyperion::Http::Sendfile::Transfer))
+# The server hyperion-rb brings a module of the same name.
+if defined?(Hyperion::Server) ||
+   (defined?(Hyperion::Http::Sendfile.copy_to_socket) && !defined?(Hyperion::Http::Sendfile::TruncatedError))
   raise LoadError, "hyperion-sendfile can't be loaded where hyperion-rb is: " \
                    "both define Hyperion::Http::Sendfile. Take one of them out of the Gemfile."
 end
@@ -39,18 +41,19 @@ module Hyperion
       # From this many bytes on the kernel is told that they will be read in order.
       FADVISE_THRESHOLD = 256 * 1024
 
-      # The largest offset a file can have.
-      LAST_OFFSET = (2**63) - 1
       # Stands for the destination's own timeout.
       IO_TIMEOUT = Object.new.freeze
-      # Whether the extension is there to send from memory to a descriptor.
-      DESCRIPTORS = Native.respond_to?(:transfer)
-      private_constant :LAST_OFFSET, :IO_TIMEOUT, :DESCRIPTORS
+      # Whether the extension is there.
+      EXTENSION = Native.respond_to?(:transfer)
+      # Bodies up to this many bytes may be sent by one call of the extension.
+      ONE_CALL = EXTENSION ? SMALL_FILE_THRESHOLD : -1
+      private_constant :IO_TIMEOUT, :EXTENSION, :ONE_CALL
     end
   end
 end
 
 require_relative "sendfile/errors"
+require_relative "sendfile/arguments"
 require_relative "sendfile/transfer"
 require_relative "sendfile/waiters"
 require_relative "sendfile/loop"
@@ -60,8 +63,9 @@ require_relative "sendfile/userspace_route"
 
 module Hyperion
   module Http
+    # The façade: see above.
     module Sendfile
-      private_constant :Transfer, :Waiters, :Loop, :NativeRoute, :Sources, :UserspaceRoute
+      private_constant :Arguments, :Transfer, :Waiters, :Loop, :NativeRoute, :Sources, :UserspaceRoute
 
       class << self
         # Sends a region of a file, and returns when all of it is with the kernel. In a non-blocking
@@ -90,24 +94,7 @@ module Hyperion
         # @raise [ArgumentError, TypeError, RangeError] a bad argument; nothing was written
         # @see https://man7.org/linux/man-pages/man2/sendfile.2.html sendfile(2)
         def copy_to_socket(out, file, offset = 0, len = nil, head: nil, timeout: IO_TIMEOUT, &progress)
-          # A small body between two IOs is one call and no object: copy_small checks the arguments.
-          if IO === out && IO === file && Integer === len && len <= SMALL_FILE_THRESHOLD && out.sync &&
-             (head.nil? || String === head) && IO_TIMEOUT.equal?(timeout) && DESCRIPTORS
-            out.flush
-            begin
-              moved = head ? copy_small(out, file, offset, len, head) : copy_small(out, file, offset, len)
-            rescue Errno::ESPIPE
-              moved = nil # no offsets: nothing was sent, it has to be streamed
-            end
-            if moved == (head ? head.bytesize + len : len)
-              yield len if block_given? && len.positive?
-              return len
-            end
-          end
-
-          by_route(Waiters.current, moved, out, file, offset, len, head, timeout, &progress)
-        rescue SystemCallError, IOError => e
-          raise Progress.tell(e, 0, len)
+          deliver(nil, out, file, offset, len, head, timeout, &progress)
         end
 
         # As {copy_to_socket}, but never yields to a fiber scheduler: it parks the thread.
@@ -117,7 +104,7 @@ module Hyperion
         # @return (see #copy_to_socket)
         # @raise (see #copy_to_socket)
         def copy_to_socket_blocking(out, file, offset = 0, len = nil, head: nil, timeout: IO_TIMEOUT, &progress)
-          by_route(Waiters::InThread, nil, out, file, offset, len, head, timeout, &progress)
+          deliver(Waiters::InThread, out, file, offset, len, head, timeout, &progress)
         end
 
         # By which route a destination is served. Only a real IO is native: an object that wraps one may
@@ -144,82 +131,56 @@ module Hyperion
 
         # @api private
         def tls?(out)
-          defined?(OpenSSL::SSL::SSLSocket) && OpenSSL::SSL::SSLSocket === out ? true : false
+          defined?(OpenSSL::SSL::SSLSocket) ? OpenSSL::SSL::SSLSocket === out : false
         end
 
         private
 
-        # @param moved [Integer, nil] bytes of head and region that are out already; nil: nothing was tried
-        def by_route(waiter, moved, out, file, offset, len, head, timeout, &progress)
-          check(file, offset, len, head, timeout)
-          kind = fast_path_kind(out)
-          source = descriptor_source(file)
-          len = length_from(source, offset) if len.nil? && source
-          timeout = timeout_for(out, timeout)
-          flush(out, waiter, timeout)
-
-          if kind == :native && source && len
-            if moved.nil? && len <= SMALL_FILE_THRESHOLD
-              moved = copy_small_if_seekable(out, source, offset, len, head)
+        # A small body between two IOs, which is what a server sends most, is one call and no object.
+        # Everything else is looked at closely, and sent by a route.
+        #
+        # @param waiter [Module, nil] nil: whichever suits who is calling
+        def deliver(waiter, out, file, offset, len, head, timeout, &progress)
+          if IO === out && IO === file && Integer === len && len <= ONE_CALL && IO_TIMEOUT.equal?(timeout) && out.sync
+            moved = copy_at_once(out, file, offset, len, head)
+            if moved == (head ? head.bytesize + len : len)
+              yield len if block_given? && len.positive?
+              return len
             end
-            transfer = Transfer.new(out, source, offset, len, head, timeout, block_given? ? progress : nil)
-            transfer.advance_through_head(moved) if moved
-            return transfer.sent if NativeRoute.run(transfer, waiter)
           end
 
-          readable = Integer === file ? File.for_fd(file, autoclose: false) : source || file
-          from = Sources.for(readable, offset)
-          transfer ||= Transfer.new(out, file, offset, len, head, timeout, block_given? ? progress : nil)
-          UserspaceRoute.run(transfer, waiter, from)
+          by_route(waiter || Waiters.current, moved, out, file, offset, len, head, timeout, &progress)
+        rescue SystemCallError, IOError => e
+          raise Progress.tell(e, 0, len)
+        end
+
+        # {copy_small} checks the arguments. nil when the file has no offsets, and so nothing was sent.
+        def copy_at_once(out, file, offset, len, head)
+          out.flush
+          head ? copy_small(out, file, offset, len, head) : copy_small(out, file, offset, len)
+        rescue Errno::ESPIPE
+          nil
+        end
+
+        # @param moved [Integer, nil] bytes of head and region that are out already; nil: nothing was tried
+        def by_route(waiter, moved, out, file, offset, len, head, timeout, &progress)
+          Arguments.check(file, offset, len, head, timeout)
+          kind = fast_path_kind(out)
+          source = Sources.descriptor(file)
+          len = Sources.length_to_end(source, offset) if len.nil? && source
+          timeout = own_timeout(out) if IO_TIMEOUT.equal?(timeout)
+          flush(out, waiter, timeout)
+
+          transfer = Transfer.new(out, source || file, offset, len, head, timeout, block_given? ? progress : nil)
+          transfer.advance_through_head(moved) if moved
+          (kind == :native && source && len && NativeRoute.run(transfer, waiter, moved.nil?)) ||
+            UserspaceRoute.run(transfer, waiter)
           transfer.sent
         rescue SystemCallError, IOError => e
           raise Progress.tell(e, transfer ? transfer.sent : 0, len)
         end
 
-        def check(file, offset, len, head, timeout)
-          check_bytes("offset", offset)
-          check_bytes("len", len) unless len.nil?
-          raise RangeError, "offset plus len is beyond the largest file offset" if len && offset + len > LAST_OFFSET
-          raise TypeError, "file must not be nil" if file.nil?
-          raise TypeError, "head must be a String, not #{head.class}" unless head.nil? || String === head
-          return if timeout.nil? || IO_TIMEOUT.equal?(timeout)
-          raise TypeError, "timeout must be a Numeric, not #{timeout.class}" unless Numeric === timeout
-          raise ArgumentError, "timeout must not be negative: #{timeout}" unless timeout >= 0
-        end
-
-        def check_bytes(name, value)
-          raise TypeError, "#{name} must be an Integer, not #{value.class}" unless Integer === value
-          raise ArgumentError, "#{name} must not be negative: #{value}" if value.negative?
-          raise RangeError, "#{name} is beyond the largest file offset: #{value}" if value > LAST_OFFSET
-        end
-
-        # What the kernel can read from, as far as can be told without asking it; else nil.
-        def descriptor_source(file)
-          return file if IO === file || Integer === file
-          return unless file.respond_to?(:to_io)
-
-          io = file.to_io
-          io if IO === io && Native.regular_size(io)
-        end
-
-        # To the end of a file that has one; nil where only reading tells (a pipe, a file of /proc).
-        def length_from(source, offset)
-          size = Native.regular_size(source)
-          return if size.nil? || size.zero?
-
-          size > offset ? size - offset : 0
-        end
-
-        # One call for the whole body. nil when the source turns out to have no offsets.
-        def copy_small_if_seekable(out, source, offset, len, head)
-          head ? copy_small(out, source, offset, len, head) : copy_small(out, source, offset, len)
-        rescue Errno::ESPIPE
-          nil
-        end
-
-        def timeout_for(out, timeout)
-          return timeout unless IO_TIMEOUT.equal?(timeout)
-
+        def own_timeout(out)
           io = tls?(out) ? out.to_io : out
           io.timeout if IO === io && io.respond_to?(:timeout)
         end

@@ -1,9 +1,9 @@
 # frozen_string_literal: true
 
-# Stands in for the C extension where it could not be built: the questions have their answers, the
-# primitives say that they are missing, and everything goes through userspace.
 module Hyperion
   module Http
+    # Stands in for the C extension where it could not be built: the questions have their answers, the
+    # primitives say that they are missing, and everything goes through userspace.
     module Sendfile
       class << self
         # @return [Boolean] false: there is no extension

@@ -93,13 +93,13 @@ module Hyperion
         BUFFERED_IN_FIBER = TransferStep.new(:buffered, wait: false).freeze
         private_constant :SENDFILE, :BUFFERED, :BUFFERED_IN_FIBER, :HeadStep, :CopyStep, :SpliceStep, :TransferStep
 
+        # @param fresh [Boolean] nothing was tried yet
         # @return [Boolean] false when the source turns out to have no offsets: it has to be streamed
-        def self.run(transfer, waiter)
+        def self.run(transfer, waiter, fresh)
+          copy_small(transfer) if fresh && transfer.length <= SMALL_FILE_THRESHOLD
           return true if transfer.complete?
 
-          if transfer.length >= FADVISE_THRESHOLD
-            Sendfile.fadvise_sequential(transfer.file, transfer.remaining, transfer.position)
-          end
+          advise(transfer)
           return true if splice?(transfer) && SpliceStep.run(transfer, waiter)
 
           sendfile, buffered = waiter.steps_wait? ? [SENDFILE, BUFFERED] : [CopyStep, BUFFERED_IN_FIBER]
@@ -108,10 +108,22 @@ module Hyperion
           false
         end
 
+        def self.copy_small(transfer)
+          transfer.advance_through_head(
+            Sendfile.copy_small(transfer.out, transfer.file, transfer.position, transfer.length, *transfer.head)
+          )
+        end
+
+        def self.advise(transfer)
+          return if transfer.length < FADVISE_THRESHOLD
+
+          Sendfile.fadvise_sequential(transfer.file, transfer.remaining, transfer.position)
+        end
+
         def self.splice?(transfer)
           transfer.remaining > SPLICE_THRESHOLD && Sendfile.splice_runtime_supported?
         end
-        private_class_method :splice?
+        private_class_method :copy_small, :advise, :splice?
       end
     end
   end

@@ -8,9 +8,29 @@ module Hyperion
       # stays empty at the end of the source.
       # @api private
       module Sources
-        # @param source [IO, #pread, #readpartial, #read]
+        # What the kernel can read from, as far as can be told without asking it; else nil.
+        # @return [IO, Integer, nil]
+        def self.descriptor(file)
+          return file if IO === file || Integer === file
+          return unless file.respond_to?(:to_io)
+
+          io = file.to_io
+          io if IO === io && Native.regular_size(io)
+        end
+
+        # nil where only reading tells where the end is: a pipe, a file of /proc.
+        # @return [Integer, nil] bytes
+        def self.length_to_end(source, offset)
+          size = Native.regular_size(source)
+          return if size.nil? || size.zero?
+
+          [size - offset, 0].max
+        end
+
+        # @param source [IO, Integer, #pread, #readpartial, #read]
         # @param offset [Integer] where the region begins
         def self.for(source, offset)
+          source = File.for_fd(source, autoclose: false) if Integer === source
           return Positioned.new(source) if source.respond_to?(:pread) && !stream?(source)
 
           unless offset.zero?

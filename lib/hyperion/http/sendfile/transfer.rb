@@ -92,7 +92,7 @@ module Hyperion
 
         # Counts what went out of head and region laid end to end.
         def advance_through_head(bytes)
-          of_head = bytes < @head_left ? bytes : @head_left
+          of_head = [bytes, @head_left].min
           advance(bytes - of_head, of_head)
         end
 

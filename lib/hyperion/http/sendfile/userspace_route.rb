@@ -10,14 +10,13 @@ module Hyperion
         # The plaintext of one TLS record: OpenSSL takes as much per call (RFC 8446, 5.1).
         TLS_RECORD = 16 * 1024
 
-        # @param source [#read] see {Sources}
         # @return [true]
-        def self.run(transfer, waiter, source)
-          Loop.run(transfer, waiter, new(transfer, waiter, source))
+        def self.run(transfer, waiter)
+          Loop.run(transfer, waiter, new(transfer, waiter))
         end
 
-        def initialize(transfer, waiter, source)
-          @source = source
+        def initialize(transfer, waiter)
+          @source = Sources.for(transfer.file, transfer.position)
           @waiter = waiter
           @chunk = Sendfile.tls?(transfer.out) ? TLS_RECORD : USERSPACE_CHUNK
           @writer = writer_for(transfer.out)
@@ -40,7 +39,7 @@ module Hyperion
         private
 
         def writer_for(out)
-          return method(:write_descriptor) if DESCRIPTORS && (IO === out || Integer === out)
+          return method(:write_descriptor) if EXTENSION && (IO === out || Integer === out)
           return method(:write_nonblock) if IO === out || Sendfile.tls?(out)
 
           method(:write_whole)
@@ -76,9 +75,8 @@ module Hyperion
         # A plain descriptor: send and wait in C.
         def write_descriptor(transfer)
           timeout = @waiter.steps_wait? && transfer.timeout
-          status = Native.transfer(transfer.out, nil, 0, 0, :buffered, @buffer, @written, timeout, transfer.report?) do |_, bytes|
-            wrote(bytes, transfer)
-          end
+          status = Native.transfer(transfer.out, nil, 0, 0, :buffered, @buffer, @written, timeout,
+                                   transfer.report?) { |_, bytes| wrote(bytes, transfer) }
           status == :done ? :partial : status
         end
 

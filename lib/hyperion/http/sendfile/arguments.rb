@@ -1,0 +1,41 @@
+# frozen_string_literal: true
+
+# Says which argument of a façade call is wrong, and why, before anything is written.
+module Hyperion
+  module Http
+    module Sendfile
+      # @api private
+      module Arguments
+        # The largest offset a file can have.
+        LAST_OFFSET = (2**63) - 1
+
+        module_function
+
+        def check(file, offset, len, head, timeout)
+          raise TypeError, "file must not be nil" if file.nil?
+
+          check_bytes("offset", offset)
+          unless len.nil?
+            check_bytes("len", len)
+            raise RangeError, "offset plus len is beyond the largest file offset" if offset + len > LAST_OFFSET
+          end
+          raise TypeError, "head must be a String, not #{head.class}" unless head.nil? || String === head
+
+          check_timeout(timeout)
+        end
+
+        def check_bytes(name, value)
+          raise TypeError, "#{name} must be an Integer, not #{value.class}" unless Integer === value
+          raise ArgumentError, "#{name} must not be negative: #{value}" if value.negative?
+          raise RangeError, "#{name} is beyond the largest file offset: #{value}" if value > LAST_OFFSET
+        end
+
+        def check_timeout(timeout)
+          return if timeout.nil? || IO_TIMEOUT.equal?(timeout)
+          raise TypeError, "timeout must be a Numeric, not #{timeout.class}" unless Numeric === timeout
+          raise ArgumentError, "timeout must not be negative: #{timeout}" unless timeout >= 0
+        end
+      end
+    end
+  end
+end
