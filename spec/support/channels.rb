@@ -11,7 +11,7 @@ module Channels
   KERNEL = %i[tcp unix pipe].freeze # fds that the kernel can send to by itself
   TLS = %i[tls12 tls13].freeze
   MEMORY = %i[stringio writer].freeze
-  ALL = (KERNEL + TLS + MEMORY + %i[wrapper]).freeze
+  ALL = (KERNEL + TLS + MEMORY + %i[fd wrapper]).freeze
 
   SMALL = 4_096
   F_SETPIPE_SZ = 1031
@@ -36,7 +36,8 @@ module Channels
 
     # Ends the stream, so that the reader comes to the end of file.
     def finish
-      out.close if wire && !out.closed?
+      closable = out.respond_to?(:close) ? out : wire
+      closable.close unless closable.nil? || closable.closed?
     end
 
     # What the sender meant by what the reader got.
@@ -119,6 +120,12 @@ module Channels
     def tcp(small)
       out, peer = tcp_pair(small)
       Channel.new(:tcp, out, wire: out, peer: peer)
+    end
+
+    # The bare descriptor of a TCP socket.
+    def fd(small)
+      wire, peer = tcp_pair(small)
+      Channel.new(:fd, wire.fileno, wire: wire, peer: peer)
     end
 
     def wrapper(small)

@@ -10,10 +10,11 @@ module DeliversEveryByte
 
   # Destinations by route. :native is copy_small or sendfile, by size. A source in memory makes a plain socket
   # take the userspace route.
+  PLAIN = (Channels::KERNEL + %i[fd]).freeze
   ROUTES = {
-    native: Channels::KERNEL,
-    splice: Channels::KERNEL,
-    userspace: Channels::KERNEL + Channels::MEMORY + %i[wrapper],
+    native: PLAIN,
+    splice: PLAIN,
+    userspace: PLAIN + Channels::MEMORY + %i[wrapper],
     tls_userspace: Channels::TLS
   }.freeze
 
@@ -25,7 +26,7 @@ end
 RSpec.shared_examples "delivers every byte" do |kind:, route:, waiter:|
   let(:head) { DeliversEveryByte::HEAD }
   let(:large) { DeliversEveryByte::LARGE }
-  let(:from_memory) { route == :userspace && Channels::KERNEL.include?(kind) }
+  let(:from_memory) { route == :userspace && DeliversEveryByte::PLAIN.include?(kind) }
 
   if route == :splice
     around do |example|

@@ -41,7 +41,7 @@ RSpec.describe Hyperion::Http::Sendfile do
 
   describe ".fast_path_kind" do
     {
-      native: Channels::KERNEL, tls_userspace: Channels::TLS, userspace: Channels::MEMORY + %i[wrapper]
+      native: DeliversEveryByte::PLAIN, tls_userspace: Channels::TLS, userspace: Channels::MEMORY + %i[wrapper]
     }.each do |path, kinds|
       kinds.each do |kind|
         it "is #{path.inspect} for #{kind}" do
