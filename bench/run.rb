@@ -1,0 +1,18 @@
+# frozen_string_literal: true
+
+# Runs every script of this folder, each in a process of its own, and says which of them missed what they claim.
+#
+#   ruby -Ilib bench/run.rb            minutes; leaves its figures in bench/results
+#   ruby -Ilib bench/run.rb --quick    under a minute; wider limits
+
+require "rbconfig"
+
+SCRIPTS = %w[large small busy objects fibers latency].freeze
+LIB = File.expand_path("../lib", __dir__)
+
+missed = SCRIPTS.reject.with_index(1) do |script, number|
+  warn "bench: #{script} (#{number} of #{SCRIPTS.size})"
+  system(RbConfig.ruby, "-I#{LIB}", File.join(__dir__, "#{script}.rb"), *ARGV)
+end
+abort "bench: missed in #{missed.join(", ")}" if missed.any?
+warn "bench: everything within its limits"

@@ -1,0 +1,51 @@
+# frozen_string_literal: true
+
+module Bench
+  # Order statistics: nothing here supposes a normal distribution, or that a shared machine gives one.
+  module Statistics
+    # A median and what is known of it: its 95 % confidence interval.
+    Estimate = Struct.new(:median, :low, :high, :samples) do
+      def exact?
+        samples == 1
+      end
+
+      def to_s
+        exact? ? median.to_s : format("%.2f (%.2f–%.2f)", median, low, high)
+      end
+    end
+
+    module_function
+
+    def median(samples)
+      percentile(samples, 50)
+    end
+
+    # The smallest sample that is not exceeded by that percentage of them.
+    def percentile(samples, percentage)
+      sorted = samples.sort
+      sorted[((sorted.size * percentage / 100.0).ceil - 1).clamp(0, sorted.size - 1)]
+    end
+
+    # The interval is the binomial one: between which order statistics the true median lies 95 times in 100.
+    def estimate(samples)
+      sorted = samples.sort
+      rank = ((sorted.size - (1.96 * Math.sqrt(sorted.size))) / 2).floor.clamp(0, sorted.size - 1)
+      Estimate.new(median(sorted), sorted[rank], sorted[-1 - rank], sorted.size)
+    end
+
+    # As ratio, for what has no zero to divide by.
+    def difference(samples, others)
+      estimate(samples.zip(others).map { |sample, other| sample - other })
+    end
+
+    # A count, of which nothing is left to chance.
+    def exactly(value)
+      Estimate.new(value, value, value, 1)
+    end
+
+    # Of the ratios of one round each: what slows the machine slows both.
+    def ratio(numerators, denominators)
+      estimate(numerators.zip(denominators).map { |numerator, denominator| numerator.to_f / denominator })
+    end
+  end
+end
