@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# One file to every client over TLS, encrypted by the kernel where it can:
+# One file to every client over TLS:
 #
 #   openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=localhost -keyout key.pem -out cert.pem
 #   ruby -Ilib examples/tls.rb FILE cert.pem key.pem [PORT]
@@ -13,7 +13,6 @@ file = File.new(ARGV.fetch(0), "rb")
 context = OpenSSL::SSL::SSLContext.new
 context.cert = OpenSSL::X509::Certificate.new(File.read(ARGV.fetch(1)))
 context.key = OpenSSL::PKey.read(File.read(ARGV.fetch(2)))
-context.options |= OpenSSL::SSL::OP_ENABLE_KTLS if defined?(OpenSSL::SSL::OP_ENABLE_KTLS)
 server = OpenSSL::SSL::SSLServer.new(TCPServer.new("127.0.0.1", Integer(ARGV.fetch(3, 8443))), context)
 server.start_immediately = false # the handshake belongs to the client's thread
 
