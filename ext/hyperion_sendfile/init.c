@@ -90,12 +90,16 @@ raise_if_failed(const struct hs_transfer *t)
     if (t->status == HS_FAILED) rb_syserr_fail(t->err, NULL);
 }
 
-/* One attempt, as [bytes, status]. */
+/*
+ * One attempt, as [bytes, status]. A block gets the bytes as well, and also when an exception keeps
+ * the result from being returned.
+ */
 static VALUE
 attempt(struct hs_call *call)
 {
     struct hs_transfer *t = &call->transfer;
 
+    call->yield_counts = rb_block_given_p();
     if (t->length > 0) {
         hs_call_run(call);
         raise_if_failed(t);
@@ -118,6 +122,7 @@ splice_attempt(struct hs_call *call)
 /*
  * call-seq:
  *   Hyperion::Http::Sendfile.copy(out, in, offset, len) -> [bytes, status]
+ *   Hyperion::Http::Sendfile.copy(out, in, offset, len) { |bytes| } -> [bytes, status]
  *
  * One attempt to send +len+ bytes of +in+, from +offset+ on, by sendfile(2); it never waits for
  * the socket, whatever mode that is in, and moves no file position. +out+ is an IO or an Integer
@@ -129,6 +134,9 @@ splice_attempt(struct hs_call *call)
  * :eagain::      none, the socket is full
  * :eof::         the file ends before +len+; the bytes are those sent before that
  * :unsupported:: this pair of descriptors or this kernel can't, nothing was sent: use another route
+ *
+ * A block gets the bytes, too, if there are any, and gets them also when an interrupt (Thread#kill,
+ * Timeout) keeps them from being returned.
  *
  * Raises ArgumentError, TypeError, RangeError or IOError for a bad argument, and Errno::* for any
  * other error of the kernel; but when bytes were sent, those are returned, and the error comes with
@@ -222,6 +230,12 @@ sendfile_copy_splice_into_pipe(VALUE self, VALUE out, VALUE in, VALUE offset, VA
     return splice_attempt(&call);
 }
 
+static bool
+is_positive(VALUE integer)
+{
+    return FIXNUM_P(integer) ? FIX2LONG(integer) > 0 : rb_big_sign(integer) != 0;
+}
+
 /*
  * call-seq:
  *   Hyperion::Http::Sendfile.fadvise_sequential(file, len, offset = 0) -> :ok, :error or :noop
@@ -239,7 +253,7 @@ sendfile_fadvise_sequential(int argc, VALUE *argv, VALUE self)
     (void)self;
     rb_check_arity(argc, 2, 3);
     fd = hs_in_descriptor(argv[0]);
-    if (FIXNUM_P(argv[1]) && FIX2LONG(argv[1]) <= 0) return ID2SYM(id_noop);
+    if (RB_INTEGER_TYPE_P(argv[1]) && !is_positive(argv[1])) return ID2SYM(id_noop);
     length = hs_bytes(argv[1], "len");
     offset = argc > 2 ? hs_bytes(argv[2], "offset") : 0;
     hs_check_region(offset, length);
@@ -395,6 +409,15 @@ native_widen_pipe(VALUE self, VALUE pipe_w)
     return Qnil;
 }
 
+/* Native.push(io) -> nil: sends what Nagle's algorithm holds back */
+static VALUE
+native_push(VALUE self, VALUE io)
+{
+    (void)self;
+    hs_os_push(hs_out_descriptor(io), false);
+    return Qnil;
+}
+
 static void
 intern_names(void)
 {
@@ -442,6 +465,7 @@ Init_hyperion_sendfile(void)
     rb_define_singleton_method(mNative, "transfer", native_transfer, -1);
     rb_define_singleton_method(mNative, "wait", native_wait, 3);
     rb_define_singleton_method(mNative, "regular_size", native_regular_size, 1);
+    rb_define_singleton_method(mNative, "push", native_push, 1);
     rb_define_singleton_method(mNative, "widen_pipe", native_widen_pipe, 1);
     rb_define_singleton_method(mNative, "splice_marked_unsupported?",
                                native_splice_marked_unsupported_p, 0);

@@ -1,10 +1,12 @@
-/* Linux: sendfile(2), posix_fadvise(2), MSG_MORE. */
+/* Linux: sendfile(2), posix_fadvise(2), and how to let go of what TCP holds back. */
 #include "sendfile.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/ioctl.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 
@@ -48,14 +50,18 @@ hs_os_advise_sequential(int fd, off_t offset, off_t length)
                                                                          : HS_ADVICE_ERROR;
 }
 
-/* Setting TCP_NODELAY pushes what is held, also where it is set already. Not TCP: nothing is held. */
+/*
+ * Setting TCP_NODELAY sends what is queued, past Nagle's algorithm and MSG_MORE, also where it was
+ * set before; resetting it leaves the queue so. Not TCP, or nothing unsent: nothing is held.
+ */
 void
-hs_os_push(int fd)
+hs_os_push(int fd, bool more)
 {
-    int before = 0, on = 1;
-    socklen_t size = sizeof(before);
+    int unsent, nodelay, on = 1;
+    socklen_t size = sizeof(nodelay);
 
-    if (getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &before, &size) < 0) return;
+    if (ioctl(fd, SIOCOUTQNSD, &unsent) < 0 || unsent == 0) return;
+    if (getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &nodelay, &size) < 0 || (nodelay && !more)) return;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    if (!before) setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &before, sizeof(before));
+    if (!nodelay) setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &nodelay, sizeof(nodelay));
 }

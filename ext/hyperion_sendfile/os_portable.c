@@ -31,9 +31,10 @@ hs_os_advise_sequential(int fd, off_t offset, off_t length)
     return HS_ADVICE_NOOP;
 }
 
-/* Without MSG_MORE nothing is held. */
+/* Without MSG_MORE only Nagle's algorithm holds anything, and an option set and reset can't undo it. */
 void
-hs_os_push(int fd)
+hs_os_push(int fd, bool more)
 {
     (void)fd;
+    (void)more;
 }

@@ -120,7 +120,8 @@ const char *hs_os_tag(void);
 bool hs_os_supported(void);
 enum hs_advice { HS_ADVICE_OK, HS_ADVICE_ERROR, HS_ADVICE_NOOP };
 enum hs_advice hs_os_advise_sequential(int fd, off_t offset, off_t length);
-void hs_os_push(int fd); /* hand what MSG_MORE holds back to the network now */
+/* Sends what TCP holds back: by Nagle's algorithm, or with more by MSG_MORE. */
+void hs_os_push(int fd, bool more);
 
 /* ---- needs Ruby ---- */
 #ifdef RUBY_H

@@ -205,6 +205,8 @@ hs_transfer_run(struct hs_transfer *t)
         hs_signals_hold_pipe(&signals);
     }
     t->status = t->wait ? run_waiting(t, &signals.before) : run_once(t);
-    if (t->status == HS_EOF || t->status == HS_FAILED) hs_os_push(t->out_fd);
+    if (t->status == HS_DONE || t->status == HS_EOF || t->status == HS_FAILED) {
+        hs_os_push(t->out_fd, t->status != HS_DONE); /* there may be no next byte to push these */
+    }
     hs_signals_release(&signals, t->err == EPIPE);
 }

@@ -141,7 +141,8 @@ module Hyperion
         #
         # @param waiter [Module, nil] nil: whichever suits who is calling
         def deliver(waiter, out, file, offset, len, head, timeout, &progress)
-          if IO === out && IO === file && Integer === len && len <= ONE_CALL && IO_TIMEOUT.equal?(timeout) && out.sync
+          if IO === out && IO === file && Integer === len && len <= ONE_CALL && out.sync
+            Arguments.check_timeout(timeout) unless IO_TIMEOUT.equal?(timeout)
             moved = copy_at_once(out, file, offset, len, head)
             if moved == (head ? head.bytesize + len : len)
               yield len if block_given? && len.positive?

@@ -27,30 +27,42 @@ module Hyperion
           end
         end
 
-        # The rest of a head, held back by the kernel until the body's first bytes join it.
-        module HeadStep
-          def self.call(transfer)
+        # A step by one of the public primitives, behind what is left of the head.
+        class PrimitiveStep
+          def call(transfer)
+            if transfer.head_left?
+              status = send_head(transfer)
+              return status if transfer.head_left? || transfer.complete?
+            end
+
+            # By the block, so that they count when an interrupt keeps the result from coming back; and by
+            # the result, since who wraps the primitive need not pass the block on.
+            before = transfer.sent
+            bytes, status = primitive(transfer) { |sent| transfer.advance(sent) }
+            transfer.advance(bytes - (transfer.sent - before))
+            status
+          end
+
+          private
+
+          # The kernel holds it back until the body's first bytes join it.
+          def send_head(transfer)
             Native.transfer(transfer.out, nil, 0, transfer.remaining, :head, transfer.head, transfer.head_sent,
                             false, false) { |_, head_bytes| transfer.advance(0, head_bytes) }
           end
         end
 
         # One {Sendfile.copy}, for a fiber.
-        module CopyStep
-          def self.call(transfer)
-            if transfer.head_left?
-              status = HeadStep.call(transfer)
-              return status if transfer.head_left? || transfer.complete?
-            end
+        class CopyStep < PrimitiveStep
+          private
 
-            bytes, status = Sendfile.copy(transfer.out, transfer.file, transfer.position, transfer.next_chunk(STEP))
-            transfer.advance(bytes)
-            status
+          def primitive(transfer, &)
+            Sendfile.copy(transfer.out, transfer.file, transfer.position, transfer.next_chunk(STEP), &)
           end
         end
 
         # One {Sendfile.copy_splice_into_pipe}, by a pipe that serves this response and no other.
-        class SpliceStep
+        class SpliceStep < PrimitiveStep
           # @return [Boolean] as {Loop.run}; false also when there is no pipe to be had
           def self.run(transfer, waiter)
             pipe = open_pipe
@@ -74,24 +86,20 @@ module Hyperion
             @whole = whole
           end
 
-          def call(transfer)
-            if transfer.head_left?
-              status = HeadStep.call(transfer)
-              return status if transfer.head_left? || transfer.complete?
-            end
+          private
 
+          def primitive(transfer, &)
             length = @whole ? transfer.remaining : transfer.next_chunk(STEP)
-            bytes, status = Sendfile.copy_splice_into_pipe(transfer.out, transfer.file, transfer.position, length,
-                                                           @pipe_r, @pipe_w)
-            transfer.advance(bytes)
-            status
+            Sendfile.copy_splice_into_pipe(transfer.out, transfer.file, transfer.position, length, @pipe_r, @pipe_w, &)
           end
         end
 
         SENDFILE = TransferStep.new(:sendfile, wait: true).freeze
         BUFFERED = TransferStep.new(:buffered, wait: true).freeze
         BUFFERED_IN_FIBER = TransferStep.new(:buffered, wait: false).freeze
-        private_constant :SENDFILE, :BUFFERED, :BUFFERED_IN_FIBER, :HeadStep, :CopyStep, :SpliceStep, :TransferStep
+        COPY_IN_FIBER = CopyStep.new.freeze
+        private_constant :SENDFILE, :BUFFERED, :COPY_IN_FIBER, :BUFFERED_IN_FIBER,
+                         :TransferStep, :PrimitiveStep, :CopyStep, :SpliceStep
 
         # @param fresh [Boolean] nothing was tried yet
         # @return [Boolean] false when the source turns out to have no offsets: it has to be streamed
@@ -102,7 +110,7 @@ module Hyperion
           advise(transfer)
           return true if splice?(transfer) && SpliceStep.run(transfer, waiter)
 
-          sendfile, buffered = waiter.steps_wait? ? [SENDFILE, BUFFERED] : [CopyStep, BUFFERED_IN_FIBER]
+          sendfile, buffered = waiter.steps_wait? ? [SENDFILE, BUFFERED] : [COPY_IN_FIBER, BUFFERED_IN_FIBER]
           Loop.run(transfer, waiter, sendfile) || Loop.run(transfer, waiter, buffered)
         rescue Errno::ESPIPE
           false

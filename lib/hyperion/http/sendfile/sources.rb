@@ -32,6 +32,7 @@ module Hyperion
         def self.for(source, offset)
           source = File.for_fd(source, autoclose: false) if Integer === source
           return Positioned.new(source) if source.respond_to?(:pread) && !stream?(source)
+          return InMemory.new(source) if defined?(StringIO) && StringIO === source
 
           unless offset.zero?
             raise ArgumentError, "offset must be 0 for a file that can only be read from where it stands, not #{offset}"
@@ -48,6 +49,14 @@ module Hyperion
         end
         private_class_method :stream?
 
+        # Into the buffer, whether the source has used that or made a String of its own.
+        def self.take(data, length, buffer)
+          return buffer.clear if data.nil?
+          raise IOError, "file: returned #{data.bytesize} bytes where #{length} were asked for" if data.bytesize > length
+
+          data.equal?(buffer) ? buffer : buffer.replace(data).force_encoding(Encoding::BINARY)
+        end
+
         # Read at absolute offsets; the position does not move.
         class Positioned
           def initialize(source)
@@ -55,11 +64,22 @@ module Hyperion
           end
 
           def read(length, offset, buffer)
-            @source.pread(length, offset, buffer)
+            Sources.take(@source.pread(length, offset, buffer), length, buffer)
           rescue Errno::EINTR
             retry
           rescue EOFError
             buffer.clear
+          end
+        end
+
+        # A StringIO without pread, which the older ones lack.
+        class InMemory
+          def initialize(source)
+            @source = source
+          end
+
+          def read(length, offset, buffer)
+            Sources.take(@source.string.byteslice(offset, length), length, buffer)
           end
         end
 
@@ -71,11 +91,7 @@ module Hyperion
           end
 
           def read(length, _offset, buffer)
-            data = @source.public_send(@reader, length, buffer)
-            return buffer.clear if data.nil?
-            raise IOError, "file: #{@reader}(#{length}) returned #{data.bytesize} bytes" if data.bytesize > length
-
-            data.equal?(buffer) ? buffer : buffer.replace(data)
+            Sources.take(@source.public_send(@reader, length, buffer), length, buffer)
           rescue EOFError
             buffer.clear
           end

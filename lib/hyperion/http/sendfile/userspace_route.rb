@@ -12,8 +12,34 @@ module Hyperion
 
         # @return [true]
         def self.run(transfer, waiter)
-          Loop.run(transfer, waiter, new(transfer, waiter))
+          route = new(transfer, waiter)
+          return Loop.run(transfer, waiter, route) unless Sendfile.tls?(transfer.out)
+
+          without_nagle(transfer.io) { Loop.run(transfer, waiter, route) }
         end
+
+        # Each TLS record is a write of its own, and most end in a short segment: under Nagle's algorithm the
+        # next would wait for the acknowledgement of the last, which the peer may delay by 40 ms. There
+        # is no MSG_MORE to be had through OpenSSL.
+        def self.without_nagle(socket)
+          return yield unless nagle?(socket)
+
+          begin
+            socket.setsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY, 1)
+            yield
+          ensure
+            unless socket.closed?
+              socket.setsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY, 0)
+              Native.push(socket) if EXTENSION
+            end
+          end
+        end
+
+        def self.nagle?(socket)
+          defined?(TCPSocket) && TCPSocket === socket &&
+            !socket.getsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY).bool
+        end
+        private_class_method :without_nagle, :nagle?
 
         def initialize(transfer, waiter)
           @source = Sources.for(transfer.file, transfer.position)
@@ -21,6 +47,7 @@ module Hyperion
           @chunk = Sendfile.tls?(transfer.out) ? TLS_RECORD : USERSPACE_CHUNK
           @writer = writer_for(transfer.out)
           @buffer = String.new(capacity: @chunk)
+          @reusable = transfer.io || (defined?(StringIO) && StringIO === transfer.out)
           @written = 0 # of the buffer
         end
 
@@ -48,6 +75,7 @@ module Hyperion
         # The next piece of the source; behind the head, if that is still to go.
         def refill(transfer)
           @written = 0
+          @buffer = String.new(capacity: @chunk) unless @reusable
           head = transfer.head_left? ? transfer.head.byteslice(transfer.head_sent..) : nil
           length = transfer.next_chunk(head && head.bytesize < @chunk ? @chunk - head.bytesize : @chunk)
           length&.zero? ? @buffer.clear : read(length, transfer.position)
@@ -92,7 +120,8 @@ module Hyperion
           end
         end
 
-        # Anything else takes it all, or says how much it took.
+        # Anything else takes it all, or says how much it took. It may also keep it for later, so the
+        # buffer is used again only for a StringIO, which is known to copy.
         def write_whole(transfer)
           data = unwritten
           written = within(transfer) { transfer.out.write(data) }
