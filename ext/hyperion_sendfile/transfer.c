@@ -127,27 +127,24 @@ wait_for_room(struct hs_transfer *t, int idle, int64_t slice_end, const sigset_t
     return HS_FAILED;
 }
 
-/* One attempt, its bytes counted. *whole_chunk: it moved all that one attempt may. */
 static enum hs_status
-attempt(struct hs_transfer *t, bool *whole_chunk)
+attempt(struct hs_transfer *t)
 {
-    off_t chunk = hs_next_chunk(t);
     struct hs_moved moved = t->method(t);
 
     t->head_sent += moved.head;
     t->sent += moved.body;
     t->err = moved.err;
-    *whole_chunk = moved.err == 0 && moved.body == chunk;
     return judge(t, &moved);
 }
 
 static enum hs_status
 run_once(struct hs_transfer *t)
 {
-    bool whole_chunk;
-    enum hs_status status = attempt(t, &whole_chunk);
+    off_t chunk = hs_next_chunk(t);
+    enum hs_status status = attempt(t);
 
-    return status == HS_PARTIAL && !whole_chunk && at_end_of_file(t) ? HS_EOF : status;
+    return status == HS_PARTIAL && t->sent < chunk && at_end_of_file(t) ? HS_EOF : status;
 }
 
 static enum hs_status
@@ -160,9 +157,9 @@ run_waiting(struct hs_transfer *t, const sigset_t *during)
     if (t->deadline_ns == 0) t->deadline_ns = after(t->timeout_ns);
 
     for (;;) {
-        bool whole_chunk;
-        enum hs_status status = attempt(t, &whole_chunk);
+        enum hs_status status = attempt(t);
 
+        /* A short count is no reason to wait yet: a reader that keeps pace has made room by now. */
         if (status == HS_PARTIAL) {
             if (t->report) return status;
             idle = 0;
@@ -174,13 +171,12 @@ run_waiting(struct hs_transfer *t, const sigset_t *during)
                 }
                 look_up = t->sent + CHUNK;
             }
-            if (whole_chunk) continue;
-        } else if (status != HS_EAGAIN) {
+        } else if (status == HS_EAGAIN) {
+            status = wait_for_room(t, idle++, slice_end, during);
+            if (status != HS_EAGAIN) return status;
+        } else {
             return status;
         }
-        /* A short count means a full socket, as far as anyone knows. */
-        status = wait_for_room(t, idle++, slice_end, during);
-        if (status != HS_EAGAIN) return status;
     }
 }
 

@@ -28,7 +28,7 @@ module Hyperion
         end
 
         # A step by one of the public primitives, behind what is left of the head.
-        class PrimitiveStep
+        module PrimitiveStep
           def call(transfer)
             if transfer.head_left?
               status = send_head(transfer)
@@ -53,16 +53,20 @@ module Hyperion
         end
 
         # One {Sendfile.copy}, for a fiber.
-        class CopyStep < PrimitiveStep
+        class CopyStep
+          include PrimitiveStep
+
           private
 
-          def primitive(transfer, &)
-            Sendfile.copy(transfer.out, transfer.file, transfer.position, transfer.next_chunk(STEP), &)
+          def primitive(transfer, &block)
+            Sendfile.copy(transfer.out, transfer.file, transfer.position, transfer.next_chunk(STEP), &block)
           end
         end
 
         # One {Sendfile.copy_splice_into_pipe}, by a pipe that serves this response and no other.
-        class SpliceStep < PrimitiveStep
+        class SpliceStep
+          include PrimitiveStep
+
           # @return [Boolean] as {Loop.run}; false also when there is no pipe to be had
           def self.run(transfer, waiter)
             pipe = open_pipe
@@ -88,9 +92,10 @@ module Hyperion
 
           private
 
-          def primitive(transfer, &)
+          def primitive(transfer, &block)
             length = @whole ? transfer.remaining : transfer.next_chunk(STEP)
-            Sendfile.copy_splice_into_pipe(transfer.out, transfer.file, transfer.position, length, @pipe_r, @pipe_w, &)
+            Sendfile.copy_splice_into_pipe(transfer.out, transfer.file, transfer.position, length, @pipe_r, @pipe_w,
+                                           &block)
           end
         end
 

@@ -52,7 +52,10 @@ module Hyperion
         # Into the buffer, whether the source has used that or made a String of its own.
         def self.take(data, length, buffer)
           return buffer.clear if data.nil?
-          raise IOError, "file: returned #{data.bytesize} bytes where #{length} were asked for" if data.bytesize > length
+          if data.bytesize > length
+            raise IOError,
+                  "file: returned #{data.bytesize} bytes where #{length} were asked for"
+          end
 
           data.equal?(buffer) ? buffer : buffer.replace(data).force_encoding(Encoding::BINARY)
         end
