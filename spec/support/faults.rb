@@ -1,0 +1,377 @@
+# frozen_string_literal: true
+
+require "rbconfig"
+%w[backpressure channels cleanup eventually fds payload reader waiters].each { |file| require_relative file }
+
+# Faults made to order. Scenarios run in child processes: because a library that makes system calls fail is
+# preloaded there (preload/faults.c), or because what they do (a mark for life, SIGINT) would stay with the suite.
+module Faults
+  CALLS = %i[sendfile fill drain pread sendmsg].freeze # fill and drain are splice, by its direction
+  ACTIONS = %i[pass fail shorten end_of_file dawdle_before dawdle_after].freeze
+  ALWAYS = -1
+
+  # What one system call is to suffer: the first +skip+ calls of it pass, the next +times+ don't.
+  Rule = Struct.new(:action, :value, :skip, :times) do
+    def to_s
+      "#{action} #{value} #{times} times after #{skip}"
+    end
+  end
+
+  # The file through which the preloaded library is told what to do, and tells what it did.
+  class Control
+    RULE = "l6"
+    RULE_BYTES = 24
+    JOURNAL_AT = (CALLS.size * RULE_BYTES) + 8
+    ENTRY_BYTES = 16
+    JOURNAL = 4_096
+    Entry = Struct.new(:call, :flags, :result)
+
+    def self.create
+      Payload.write("faults", "\0" * (JOURNAL_AT + (JOURNAL * ENTRY_BYTES)))
+    end
+
+    def initialize(path)
+      @path = path
+    end
+
+    def arm(rules)
+      disarm
+      rules.each do |call, rule|
+        fields = [ACTIONS.index(rule.action), rule.value.to_i, rule.skip, rule.times, 0, 0]
+        write(fields.pack(RULE), CALLS.index(call) * RULE_BYTES)
+      end
+    end
+
+    def disarm
+      write("\0" * JOURNAL_AT, 0)
+    end
+
+    # How often each rule has fired.
+    def fired
+      CALLS.each_with_index.to_h do |call, index|
+        [call, read(RULE_BYTES, index * RULE_BYTES).unpack(RULE).last]
+      end
+    end
+
+    # The calls since the last +arm+, in order, with what they returned.
+    def journal
+      count = [read(4, CALLS.size * RULE_BYTES).unpack1("l"), JOURNAL].min
+      return [] if count.zero?
+
+      read(count * ENTRY_BYTES, JOURNAL_AT).unpack("llq" * count).each_slice(3).map do |call, flags, result|
+        Entry.new(CALLS[call], flags, result)
+      end
+    end
+
+    private
+
+    # Not by pread, which is among the calls that suffer, and from a descriptor that is open already.
+    def read(length, offset)
+      file.sysseek(offset)
+      file.sysread(length)
+    end
+
+    def write(bytes, offset)
+      file.sysseek(offset)
+      file.syswrite(bytes)
+    end
+
+    def file
+      @file ||= File.open(@path, "r+b")
+    end
+  end
+
+  class Midway < StandardError; end
+
+  # What came of a scenario; everything in it can cross a pipe.
+  Outcome = Struct.new(:value, :error, keyword_init: true) do
+    def value!
+      error ? raise(error) : value
+    end
+  end
+
+  class << self
+    # Runs the block in a fork; returns its value, or raises what it raised. The pid goes to +started+.
+    def in_child(limit: 20, started: nil, &block)
+      report, report_w = IO.pipe
+      pid = fork { report_from_child(report_w, &block) }
+      report_w.close
+      started&.call(pid)
+      raise Eventually::NeverHappened, "child not done within #{limit} s" unless report.wait_readable(limit)
+
+      Marshal.load(report.read).value! # rubocop:disable Security/MarshalLoad -- our own child
+    ensure
+      report&.close
+      reap(pid) if pid
+    end
+
+    # Runs Scenarios.name(...) in a child with the preloaded library.
+    def run(name, *positional, **arguments)
+      (@preloaded ||= Preloaded.new).run(name, *positional, **arguments)
+    end
+
+    def report_from_child(report)
+      outcome =
+        begin
+          Outcome.new(value: yield)
+        rescue Exception => e # rubocop:disable Lint/RescueException -- the parent raises it
+          Outcome.new(error: RuntimeError.new("in a child: #{e.class}: #{e.message}\n#{e.backtrace&.first(8)&.join("\n")}"))
+        end
+      report.write(Marshal.dump(outcome))
+      report.close
+    ensure
+      exit!(true) # no at_exit handler of the suite's
+    end
+
+    private
+
+    def reap(pid)
+      Process.kill(:KILL, pid)
+      Process.waitpid(pid)
+    end
+  end
+
+  # A process that has the library preloaded and the support code loaded, and forks for each scenario.
+  class Preloaded
+    SOURCE = File.join(__dir__, "preload", "faults.c")
+    LIBRARY = File.expand_path("../..", File.dirname(S.method(:copy_to_socket).source_location.first))
+    LOAD_PATH = [LIBRARY, File.expand_path("..", __dir__)].freeze
+
+    def initialize
+      @requests_r, @requests = IO.pipe
+      @answers, @answers_w = IO.pipe
+      @pid = spawn
+      [@requests_r, @answers_w].each(&:close)
+      owner = Process.pid
+      at_exit { stop if Process.pid == owner }
+    end
+
+    def run(name, *positional, **arguments)
+      Marshal.dump([name, positional, arguments], @requests)
+      Marshal.load(@answers).value! # rubocop:disable Security/MarshalLoad -- our own child
+    end
+
+    # In the process itself: its standard input and output are the two pipes.
+    def self.serve
+      requests = $stdin.dup
+      answers = $stdout.dup.tap { |io| io.sync = true }
+      $stdout.reopen($stderr)
+      control = Control.new(ENV.fetch("FAULTS"))
+      loop do
+        name, positional, arguments = Marshal.load(requests) # rubocop:disable Security/MarshalLoad -- our own parent
+        Marshal.dump(answer(control, name, positional, arguments), answers)
+      end
+    rescue EOFError
+      nil
+    end
+
+    def self.answer(control, name, positional, arguments)
+      Outcome.new(value: Faults.in_child { Scenarios.new(control).public_send(name, *positional, **arguments) })
+    rescue StandardError => e
+      Outcome.new(error: RuntimeError.new(e.message))
+    end
+    private_class_method :answer
+
+    private
+
+    def spawn
+      environment = { "LD_PRELOAD" => library, "FAULTS" => Control.create, "HYPERION_HTTP_SPLICE" => nil }
+      Process.spawn(environment, RbConfig.ruby, *LOAD_PATH.map { |path| "-I#{path}" }, "-e",
+                    "require 'spec_helper'; Faults::Preloaded.serve", in: @requests_r, out: @answers_w)
+    end
+
+    def library
+      File.join(Payload.dir, "faults.so").tap do |path|
+        compiler = RbConfig::CONFIG["CC"].split
+        command = [*compiler, "-std=gnu11", "-Wall", "-Wextra", "-O1", "-shared", "-fPIC", "-o", path, SOURCE, "-ldl"]
+        raise "can't compile #{SOURCE}" unless system(*command)
+      end
+    end
+
+    def stop
+      @requests.close
+      Process.waitpid(@pid)
+    end
+  end
+
+  # What can be run in the child.
+  class Scenarios
+    include Eventually
+    include Payload
+    include Channels
+    include Waiters
+    include Backpressure
+
+    def initialize(control)
+      @control = control
+    end
+
+    # One transfer that suffers +faults+ (rules by call); +slow+ makes the socket fill up first.
+    def deliver(size:, faults:, kind: :tcp, waiter: :thread, splice: false, slow: false, small: true, source: nil,
+                nonblock: true, **options)
+      enable_splice(splice)
+      totals = []
+      channel = channel(kind, small: small || slow, nonblock: nonblock)
+      reader = channel.read(slow ? :stalled : :greedy)
+      @control.arm(faults)
+      sender = start_copy(waiter, channel.out, source || payload_file(size), 0, size, **options) do |sent|
+        totals << sent
+      end
+      if slow
+        await_backpressure(channel, sender)
+        reader.go(:slow)
+      end
+      said, error = outcome(sender)
+      report(said: said, error: error, totals: totals, received: received_over(channel, reader))
+    end
+
+    # One call of a primitive that suffers +faults+, to a socket that takes it all.
+    def primitive(name:, size:, faults:, kind: :tcp)
+      channel = channel(kind)
+      reader = channel.read
+      file = payload_file(size)
+      pipes = name == :copy_splice_into_pipe ? IO.pipe : []
+      @control.arm(faults)
+      said, error = attempt { S.public_send(name, channel.out, file, 0, size, *pipes) }
+      report(said: said, error: error, received: received_over(channel, reader))
+    end
+
+    # The source is closed, and its number taken by another file, between the look-up of the number and the
+    # system call that uses it; +none_left+: where there is no number for a duplicate either.
+    def close_source_under(call, size:, waiter: :thread, nonblock: true, splice: false, none_left: false)
+      enable_splice(splice)
+      channel = channel(:tcp, nonblock: nonblock)
+      reader = channel.read
+      file = payload_file(size)
+      number = file.fileno
+      other_path = Payload.write("other", "\xff".b * size)
+      @control.arm(call => Rule.new(:dawdle_before, 150, 0, 1))
+      take_all_numbers if none_left
+      sender = start_copy(waiter, channel.out, file, 0, size)
+      eventually("#{call} to be called") { @control.fired[call] == 1 }
+      file.close
+      other = Cleanup.close(File.open(other_path, "rb"))
+      _, error = outcome(sender)
+      report(error: error, taken: other.fileno == number, received: received_over(channel, reader))
+    end
+
+    # The sender's thread is raised at while the one after +skip+ calls has done its work and not returned yet.
+    def interrupt_in(call, size:, waiter:, skip: 1, splice: false, nonblock: true)
+      enable_splice(splice)
+      totals = []
+      channel = channel(:tcp, nonblock: nonblock)
+      reader = channel.read
+      @control.arm(call => Rule.new(:dawdle_after, 150, skip, 1))
+      sender = start_copy(waiter, channel.out, payload_file(size), 0, size) { |sent| totals << sent }
+      eventually("#{call} to be called") { @control.fired[call] == 1 }
+      sender.thread.raise(Midway, "midway")
+      _, error = outcome(sender)
+      report(error: error, totals: totals, received: received_over(channel, reader))
+    end
+
+    private
+
+    def take_all_numbers
+      Process.setrlimit(:NOFILE, Fds.open.keys.max + 4, Process.getrlimit(:NOFILE).last)
+      loop { Cleanup.close(File.open(File::NULL)) }
+    rescue Errno::EMFILE
+      nil
+    end
+
+    def enable_splice(on)
+      ENV["HYPERION_HTTP_SPLICE"] = on ? "1" : nil
+    end
+
+    def outcome(sender)
+      attempt { sender.value(within: 15) }
+    end
+
+    def attempt
+      [yield, nil]
+    rescue Eventually::NeverHappened
+      raise
+    rescue Exception => e # rubocop:disable Lint/RescueException -- it is the outcome
+      counts = { sent: e.bytes_sent, expected: e.bytes_expected } if e.respond_to?(:bytes_sent)
+      [nil, { class: e.class.name, message: e.message, **counts.to_h }]
+    end
+
+    def received_over(channel, reader)
+      channel.finish
+      reader.result
+    end
+
+    def report(**facts)
+      ENV["HYPERION_HTTP_SPLICE"] = "1"
+      { fired: @control.fired, journal: @control.journal, splice: S.splice_runtime_supported?, **facts }
+    end
+  end
+
+  # A TCP reader that is always ready: a process that has the kernel throw the bytes away, and counts them.
+  class Discard
+    CODE = <<~RUBY
+      socket = Socket.for_fd(3)
+      count = 0
+      buffer = String.new
+      begin
+        count += buffer.bytesize until socket.recv(1 << 20, 0x20, buffer).tap { $stdout.write(".") if count.zero? }.empty?
+      rescue SystemCallError
+        nil
+      end
+      puts count
+    RUBY
+
+    # Takes +io+ over: it is closed here.
+    def initialize(io)
+      @report, report_w = IO.pipe.each { |pipe| Cleanup.close(pipe) }
+      @pid = Process.spawn(RbConfig.ruby, "--disable-all", "-rsocket", "-e", CODE, 3 => io, out: report_w)
+      report_w.close
+      io.close
+      Cleanup.later { reap }
+    end
+
+    # Bytes received until the end of the stream.
+    def bytes
+      @bytes ||= @report.read.delete(".").to_i
+    end
+
+    private
+
+    def reap
+      Process.kill(:KILL, @pid)
+      Process.waitpid(@pid)
+    end
+  end
+
+  module Helpers
+    # The best of three: what is prompt can be late once on a busy machine, what is not never is in time. The block
+    # is one whole try, and returns the seconds.
+    def prompt_within(limit)
+      tries = []
+      tries << yield until tries.size == 3 || (tries.last && tries.last < limit)
+      expect(tries.last).to be < limit, "took #{tries.map { |seconds| seconds.round(3) }} s"
+    end
+
+    def with_splice(enabled = true) # rubocop:disable Style/OptionalBooleanParameter -- reads better at every use
+      saved = ENV.fetch("HYPERION_HTTP_SPLICE", nil)
+      ENV["HYPERION_HTTP_SPLICE"] = enabled ? "1" : nil
+      yield
+    ensure
+      ENV["HYPERION_HTTP_SPLICE"] = saved
+    end
+
+    # All zeros, and nothing on the disk.
+    def sparse_file(size)
+      path = File.join(Payload.dir, "sparse-#{size}")
+      File.open(path, "wb") { |file| file.truncate(size) } unless File.exist?(path)
+      Cleanup.close(File.open(path, "rb"))
+    end
+
+    # Leaves no free descriptor number up to +number+, so that it is known what the next one opened will get.
+    def take_numbers_up_to(number)
+      loop do
+        io = Cleanup.close(File.open(File::NULL))
+        break if io.fileno > number
+      end
+    end
+  end
+end
