@@ -299,6 +299,16 @@ RSpec.describe Hyperion::Http::Sendfile do
       end
     end
 
+    it "goes out first where the destination is in sync mode again" do
+      Channels::KERNEL.product([10, 60_000, large]).each do |kind, size|
+        channel = channel(kind)
+        channel.out.sync = false
+        channel.out.write("before ")
+        channel.out.sync = true
+        expect(deliver(channel, file, 0, size).first).to be_payload("before ".b + bytes.byteslice(0, size))
+      end
+    end
+
     it "goes out first from a source that is no file, and where there is nothing to send" do
       [[StringIO.new(bytes), large], [file, 0]].each do |source, size|
         channel = channel(:tcp)

@@ -319,7 +319,7 @@ RSpec.describe Hyperion::Http::Sendfile do
   end
 
   describe "objects" do
-    let(:head) { "HTTP/1.1 200 OK\r\n\r\n" }
+    let(:head) { "HTTP/1.1 200 OK\r\nx-name: h\u00e9\r\n\r\n" } # more bytes than characters
     let(:out) { channel(:tcp).tap { |each| each.read(process: true, keep: false) }.out }
 
     # Of this thread's making alone: the reader is another process, and what else there is sleeps.

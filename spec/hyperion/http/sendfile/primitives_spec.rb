@@ -60,7 +60,6 @@ module Primitives
       GATED(ssize_t, pread, __pread64_chk, (int i, void *b, size_t n, off64_t at, size_t z), (i, b, n, at, z))
       GATED(ssize_t, sendmsg, sendmsg, (int o, const struct msghdr *m, int f), (o, m, f))
       GATED(ssize_t, writev, writev, (int o, const struct iovec *v, int n), (o, v, n))
-      GATED(int, fadvise, posix_fadvise64, (int i, off64_t at, off64_t n, int a), (i, at, n, a))
     C
 
     SCRIPT = <<~'RUBY'
@@ -84,8 +83,7 @@ module Primitives
         copy_small_with_head: -> { S.copy_small(out, file, 0, 10_000, "head") },
         copy_splice: -> { S.copy_splice(out, file, 0, 10_000) },
         copy_splice_into_pipe: -> { S.copy_splice_into_pipe(out, file, 0, 10_000, *pipe) },
-        copy_to_a_blocking_socket: -> { out.nonblock = false; S.copy(out, file, 0, 10_000) },
-        fadvise_sequential: -> { S.fadvise_sequential(file, 10_000) }
+        copy_to_a_blocking_socket: -> { out.nonblock = false; S.copy(out, file, 0, 10_000) }
       }.each do |name, call|
         ENV["GATE"] = [knock, opened, report].map(&:fileno).join(",")
         call.call
@@ -522,6 +520,7 @@ RSpec.describe Hyperion::Http::Sendfile do
   end
 
   describe "the GVL", if: Primitives::Gate.available? do
+    # A hint that returns at once is not worth a hand-over.
     it "is free during every system call that moves bytes or may read a disk" do
       passages = Primitives::Gate.passages
       expected = {
@@ -530,8 +529,7 @@ RSpec.describe Hyperion::Http::Sendfile do
         copy_small_with_head: %w[sendmsg sendfile],
         copy_splice: %w[splice splice],
         copy_splice_into_pipe: %w[splice splice],
-        copy_to_a_blocking_socket: %w[pread sendmsg],
-        fadvise_sequential: %w[fadvise]
+        copy_to_a_blocking_socket: %w[pread sendmsg]
       }
       expect(passages).to eq(expected.transform_values { |calls| calls.map { |name| "#{name}:free" } })
     end
