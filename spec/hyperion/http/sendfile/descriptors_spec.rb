@@ -142,11 +142,8 @@ RSpec.describe Hyperion::Http::Sendfile, "and its descriptors" do
 
     it "are taken by the primitives" do
       file = payload_file(size)
-      {
-        copy: [], copy_small: [], copy_splice: [], copy_splice_into_pipe: IO.pipe.each do |io|
-                                                     Cleanup.close(io)
-                                                   end.map(&:fileno)
-      }.each do |name, pipes|
+      pipe = IO.pipe.each { |io| Cleanup.close(io) }
+      { copy: [], copy_small: [], copy_splice: [], copy_splice_into_pipe: pipe.map(&:fileno) }.each do |name, pipes|
         channel = channel(:tcp)
         reader = channel.read
         expect(S.public_send(name, channel.wire.fileno, file.fileno, 5, 1_000, *pipes))
