@@ -19,8 +19,8 @@
 #define MSG_NOSIGNAL 0
 #endif
 
-enum { BUFFER_SIZE = 32 * 1024 };
-const off_t hs_buffer_size = BUFFER_SIZE;
+/* A small body is one read. It stands on the stack, of which a fiber has 512 KiB. */
+enum { BUFFER_SIZE = HS_SMALL_FILE_THRESHOLD };
 
 /* Whether a write to fd returns rather than wait: O_NONBLOCK is set, or it is a regular file. */
 bool
@@ -131,8 +131,9 @@ hs_head_alone(const struct hs_transfer *t)
 }
 
 /*
- * Head and region in gathered writes, up to the next chunk of it. Bytes read and not taken by the
- * socket are dropped and read again: the file is the only place that holds what is unsent.
+ * Head and region in gathered writes, up to the next chunk of it; a transfer that does not wait gets
+ * one, since it reads by a descriptor that is good for one system call. Bytes read and not taken by
+ * the socket are dropped and read again: the file is the only place that holds what is unsent.
  */
 struct hs_moved
 hs_buffered(const struct hs_transfer *t)
@@ -145,7 +146,7 @@ hs_buffered(const struct hs_transfer *t)
 
     if (chunk == 0) return hs_send_head(t, false);
 
-    while (done < end) {
+    do {
         off_t body = hs_split(t, done, 0).body;
         off_t left = chunk - body;
         ssize_t got = pread(t->in_fd, buffer, left < BUFFER_SIZE ? (size_t)left : BUFFER_SIZE,
@@ -163,6 +164,6 @@ hs_buffered(const struct hs_transfer *t)
         done += sent;
         if ((size_t)sent < asked) return hs_split(t, done, EAGAIN);
         iov[0].iov_len = 0;
-    }
+    } while (t->wait && done < end);
     return hs_split(t, done, 0);
 }

@@ -39,10 +39,11 @@ run(void *data)
  * the GVL another thread may close the file between two of them, and its number may by then be
  * somebody else's. No duplicate to be had: no waiting, so that the caller looks the file up again.
  */
+/* Splice reads once per filling of its pipe. */
 static bool
 reads_once(const struct hs_transfer *t)
 {
-    return !t->wait && (t->method == hs_os_sendfile || t->length <= hs_buffer_size);
+    return !t->wait && (t->method == hs_os_sendfile || t->method == hs_buffered);
 }
 
 static void
@@ -188,6 +189,7 @@ struct advice {
     int fd;
     off_t offset;
     off_t length;
+    bool asked;
     enum hs_advice given;
 };
 
@@ -197,15 +199,19 @@ advise(void *data)
     struct advice *advice = data;
 
     advice->given = hs_os_advise_sequential(advice->fd, advice->offset, advice->length);
+    advice->asked = true;
     return NULL;
 }
 
-/* A hint that an interrupt kept from being given is no error of the file. */
 enum hs_advice
-hs_advise_without_gvl(int fd, off_t offset, off_t length)
+hs_advise_without_gvl(VALUE file, off_t offset, off_t length)
 {
-    struct advice advice = {fd, offset, length, HS_ADVICE_NOOP};
+    struct advice advice = {.offset = offset, .length = length};
 
-    rb_nogvl(advise, &advice, RUBY_UBF_IO, NULL, RB_NOGVL_INTR_FAIL);
+    while (!advice.asked) {
+        advice.fd = hs_in_descriptor(file);
+        rb_nogvl(advise, &advice, RUBY_UBF_IO, NULL, RB_NOGVL_INTR_FAIL);
+        if (!advice.asked) rb_thread_check_ints();
+    }
     return advice.given;
 }

@@ -81,7 +81,6 @@ hs_head_alone(const struct hs_transfer *transfer); /* held back to join its regi
 struct hs_moved hs_send_head(const struct hs_transfer *transfer, bool more);
 struct hs_moved hs_split(const struct hs_transfer *transfer, off_t sent, int err);
 bool hs_never_blocks(int fd);
-extern const off_t hs_buffer_size;
 
 /* splice.c or splice_none.c */
 struct hs_moved hs_splice(const struct hs_transfer *transfer);
@@ -150,7 +149,7 @@ struct hs_call {
 struct hs_call hs_call_on(VALUE out, VALUE in);
 void hs_call_run(struct hs_call *call);
 bool hs_wait_without_gvl(VALUE io, short events, VALUE timeout);
-enum hs_advice hs_advise_without_gvl(int fd, off_t offset, off_t length);
+enum hs_advice hs_advise_without_gvl(VALUE file, off_t offset, off_t length);
 
 /* region_io.c or region_nogvl.c: func(data) without the GVL, on behalf of this descriptor. */
 void hs_region(void (*func)(void *), void *data, int fd);

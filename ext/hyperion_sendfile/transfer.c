@@ -191,9 +191,7 @@ hs_transfer_run(struct hs_transfer *t)
 
     t->err = 0;
     if (t->method == hs_os_sendfile && !hs_never_blocks(t->out_fd)) {
-        t->method = hs_buffered; /* whose writes don't wait in any mode; run again with it */
-        t->status = HS_INTERRUPTED;
-        return;
+        t->method = hs_buffered; /* whose writes wait in no mode */
     }
     if (t->wait) {
         hs_signals_hold(&signals);

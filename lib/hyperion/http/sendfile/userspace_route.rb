@@ -132,19 +132,12 @@ module Hyperion
           :partial
         end
 
-        # An object's own write knows no timeout.
+        # An object's own write knows no timeout, and may wait as it likes.
         def within(transfer, &block)
-          return call_write(&block) unless transfer.timeout
-
-          begin
-            Timeout.timeout(transfer.time_left) { call_write(&block) }
-          rescue Timeout::Error
-            raise transfer.timed_out
-          end
-        end
-
-        def call_write(&block)
-          @waiter.steps_wait? ? Waiters.without_scheduler(&block) : yield
+          limited = transfer.timeout ? -> { Timeout.timeout(transfer.time_left, &block) } : block
+          @waiter.steps_wait? ? Waiters.without_scheduler(&limited) : limited.call
+        rescue Timeout::Error
+          raise transfer.timed_out
         end
       end
     end
