@@ -1,0 +1,146 @@
+# frozen_string_literal: true
+
+# What a server author can rescue, and what it tells.
+
+require "spec_helper"
+
+RSpec.describe Hyperion::Http::Sendfile do
+  describe "its errors" do
+    it "have their place among Ruby's" do
+      expect(S::TruncatedError.superclass).to eq(EOFError)
+      expect(S::TimeoutError).to be < IOError
+      expect(S::TruncatedError).not_to be < S::TimeoutError
+    end
+
+    it "tell how far the transfer came, in numbers and in words" do
+      truncated = S::TruncatedError.new(123, 456)
+      expect(truncated).to have_attributes(bytes_sent: 123, bytes_expected: 456)
+      expect(truncated.message).to include("123", "456")
+
+      timeout = S::TimeoutError.new(123, 456, 0.5)
+      expect(timeout).to have_attributes(bytes_sent: 123, bytes_expected: 456)
+      expect(timeout.message).to include("123", "456", "0.5")
+    end
+  end
+
+  # Takes +room+ bytes, then raises.
+  let(:failing_writer) do
+    Class.new do
+      attr_reader :taken
+
+      def initialize(room, error)
+        @room = room
+        @error = error
+        @taken = 0
+      end
+
+      def write(data)
+        raise @error if @taken >= @room
+
+        [data.bytesize, @room - @taken].min.tap { |taken| @taken += taken }
+      end
+    end
+  end
+
+  %i[copy_to_socket copy_to_socket_blocking].each do |name|
+    describe ".#{name}" do
+      def failure
+        yield
+        nil
+      rescue StandardError => e
+        e
+      end
+
+      { Errno::EPIPE => SystemCallError, Errno::EIO => SystemCallError, IOError => IOError, EOFError => IOError }
+        .each do |class_raised, family|
+          it "lets #{class_raised} of the destination through, with how far it came" do
+            out = failing_writer.new(1_000 + 4, class_raised.new("stop"))
+            error = failure { S.public_send(name, out, payload_file(8_192), 10, 8_000, head: "head") }
+            expect(error).to be_an_instance_of(class_raised).and be_a(family)
+            expect(error).to have_attributes(bytes_sent: 1_000, bytes_expected: 8_000)
+            expect(error.message).to include("stop")
+          end
+        end
+
+      it "tells of an error in the source how far it came" do
+        source = Object.new
+        source.define_singleton_method(:pread) do |length, offset, buffer = String.new|
+          raise Errno::EIO if offset >= 300_000
+
+          buffer.replace("x" * [length, 300_000 - offset].min)
+        end
+        out = StringIO.new
+        error = failure { S.public_send(name, out, source, 0, 400_000) }
+        expect(error).to be_an_instance_of(Errno::EIO).and have_attributes(bytes_sent: 300_000, bytes_expected: 400_000)
+        expect(out.string.bytesize).to eq(300_000)
+      end
+
+      it "counts nothing of the region while the head is on its way" do
+        out = failing_writer.new(2, Errno::EPIPE.new)
+        error = failure { S.public_send(name, out, payload_file(1_500), head: "head") }
+        expect(error).to have_attributes(bytes_sent: 0, bytes_expected: 1_500)
+      end
+
+      it "tells of a closed destination and of a closed file that nothing went out" do
+        open_out = channel(:tcp).out
+        closed_out = channel(:tcp).out.tap(&:close)
+        closed_file = payload_file(1_500).tap(&:close)
+        [[closed_out, payload_file(1_500)], [open_out, closed_file]].each do |out, file|
+          [100, 100_000].each do |len|
+            error = failure { S.public_send(name, out, file, 0, len) }
+            expect(error).to be_an_instance_of(IOError).and have_attributes(bytes_sent: 0, bytes_expected: len)
+          end
+        end
+      end
+
+      it "tells of a file whose end was to be found, and of which nothing is known" do
+        error = failure { S.public_send(name, failing_writer.new(3, Errno::EPIPE.new), StringIO.new("12345")) }
+        expect(error).to have_attributes(bytes_sent: 3, bytes_expected: nil)
+      end
+
+      it "counts anew where an error is raised a second time" do
+        stored = Errno::EPIPE.new
+        counts = [1_000, 2_000].map do |room|
+          failure { S.public_send(name, failing_writer.new(room, stored), payload_file(8_192)) }.bytes_sent
+        end
+        expect(counts).to eq([1_000, 2_000])
+      end
+
+      it "counts the outer transfer where the destination's own write is a transfer too" do
+        method = name
+        inner = failing_writer.new(300_000, Errno::EPIPE.new)
+        outer = Object.new
+        outer.define_singleton_method(:write) { |data| S.public_send(method, inner, StringIO.new(data)) }
+        error = failure { S.public_send(name, outer, payload_file(1_000_003)) }
+        expect(error).to have_attributes(bytes_sent: S::USERSPACE_CHUNK, bytes_expected: 1_000_003)
+      end
+
+      it "lets an error of the program's own through as it is" do
+        own = Class.new(StandardError)
+        error = failure { S.public_send(name, failing_writer.new(10, own.new("own")), payload_file(1_500)) }
+        expect(error).to be_an_instance_of(own).and have_attributes(message: "own")
+        error = failure { S.public_send(name, StringIO.new, payload_file(1_500)) { raise own } }
+        expect(error).to be_an_instance_of(own)
+      end
+
+      it "keeps where an error came from" do
+        error = failure { S.public_send(name, failing_writer.new(10, Errno::EPIPE.new), payload_file(1_500)) }
+        expect(error.backtrace.first).to start_with(__FILE__)
+      end
+    end
+  end
+
+  # The minimal scheduler selects on the closed IO itself, and ends.
+  (Waiters::ALL - %i[fiber_minimal]).each do |waiter|
+    it "tells of a destination closed by another thread how far it came, waiting by #{waiter}" do
+      channel = channel(:tcp, small: true)
+      reader = channel.read(:stalled)
+      sender = start_copy(waiter, channel.out, payload_file(1_000_003), 0, 1_000_003)
+      await_backpressure(channel, sender)
+      channel.out.close
+      error = sender.error(within: 3)
+      expect(error).to be_a(IOError).and have_attributes(bytes_expected: 1_000_003)
+      expect(reader.go(:greedy).result).to be_payload(payload(1_000_003).byteslice(0, error.bytes_sent))
+    end
+  end
+end
