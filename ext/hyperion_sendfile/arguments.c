@@ -22,11 +22,17 @@ descriptor_number(VALUE number, const char *name)
     return (int)FIX2LONG(number);
 }
 
-#ifdef HAVE_RB_IO_CLOSED_P
+#ifdef HAVE_RB_IO_MODE
 static bool
 closed(VALUE io)
 {
     return RTEST(rb_io_closed_p(io));
+}
+
+static int
+mode(VALUE io)
+{
+    return rb_io_mode(io);
 }
 #else
 static bool
@@ -36,15 +42,25 @@ closed(VALUE io)
 
     return fptr && fptr->fd < 0;
 }
+
+static int
+mode(VALUE io)
+{
+    return RFILE(io)->fptr->mode;
+}
 #endif
 
 static rb_io_t *
-open_file(VALUE io, const char *name)
+open_file(VALUE io, const char *name, int needed)
 {
     rb_io_t *fptr;
 
     if (closed(io)) rb_raise(rb_eIOError, "%s: closed stream", name);
     GetOpenFile(io, fptr);
+    if ((mode(io) & needed) != needed) {
+        rb_raise(rb_eIOError, "%s: not opened for %s", name,
+                 needed == FMODE_WRITABLE ? "writing" : "reading");
+    }
     return fptr;
 }
 
@@ -61,7 +77,7 @@ hs_out_descriptor(VALUE out)
                  rb_obj_class(out));
     }
     out = rb_io_get_write_io(out);
-    rb_io_check_writable(open_file(out, "out"));
+    rb_io_check_writable(open_file(out, "out", FMODE_WRITABLE));
     return rb_io_descriptor(out);
 }
 
@@ -79,8 +95,8 @@ hs_in_descriptor(VALUE in)
                  "not %" PRIsVALUE,
                  rb_obj_class(in));
     }
-    rb_io_check_readable(
-        open_file(io, "in (file)")); /* which also writes out what is buffered for the file */
+    rb_io_check_readable(open_file(
+        io, "in (file)", FMODE_READABLE)); /* which also writes out what is buffered for the file */
     return rb_io_descriptor(io);
 }
 
@@ -92,7 +108,7 @@ hs_pipe_descriptor(VALUE pipe, const char *name)
         rb_raise(rb_eTypeError, "%s must be an IO or an Integer file descriptor, not %" PRIsVALUE,
                  name, rb_obj_class(pipe));
     }
-    open_file(pipe, name);
+    open_file(pipe, name, 0);
     return rb_io_descriptor(pipe);
 }
 

@@ -35,50 +35,31 @@ run(void *data)
 }
 
 /*
- * A transfer that reads its source by more than one system call reads from a duplicate: without
- * the GVL another thread may close the file between two of them, and its number may by then be
- * somebody else's. No duplicate to be had: no waiting, so that the caller looks the file up again.
+ * Without the GVL another thread may close a descriptor, and by the time of the system call its
+ * number may be somebody else's. So what Ruby does not guard is used by a duplicate, which is ours:
+ * the source, where there are other threads, and the destination, where the region is no guard.
  */
-/* Splice reads once per filling of its pipe. */
 static bool
-reads_once(const struct hs_transfer *t)
+own(int *fd, int *owned)
 {
-    return !t->wait && (t->method == hs_os_sendfile || t->method == hs_buffered);
+    if (*owned < 0) *owned = fcntl(*fd, F_DUPFD_CLOEXEC, 0);
+    if (*owned < 0) return false;
+    *fd = *owned;
+    return true;
 }
 
-static void
-own_source(struct hs_call *call)
-{
-    struct hs_transfer *t = &call->transfer;
-
-    call->owned_in_fd = fcntl(t->in_fd, F_DUPFD_CLOEXEC, 0);
-    if (call->owned_in_fd >= 0) {
-        t->in_fd = call->owned_in_fd;
-    } else {
-        t->wait = false;
-    }
-}
-
-/* The same for the destination, where Ruby does not guard it while we are out. */
-static void
-own_destination(struct hs_call *call)
-{
-    struct hs_transfer *t = &call->transfer;
-
-    t->slice_ns = SLICE_NS;
-    call->owned_out_fd = fcntl(t->out_fd, F_DUPFD_CLOEXEC, 0);
-    if (call->owned_out_fd >= 0) {
-        t->out_fd = call->owned_out_fd;
-    } else {
-        t->wait = false;
-    }
-}
-
-static void
+static bool
 own_descriptors(struct hs_call *call)
 {
-    if (!NIL_P(call->in) && call->owned_in_fd < 0 && !reads_once(&call->transfer)) own_source(call);
-    if (!hs_region_guards_fd && call->owned_out_fd < 0) own_destination(call);
+    struct hs_transfer *t = &call->transfer;
+    bool all = true;
+
+    if (!NIL_P(call->in) && !rb_thread_alone()) all = own(&t->in_fd, &call->owned_in_fd);
+    if (!hs_region_guards_fd) {
+        t->slice_ns = SLICE_NS;
+        all = own(&t->out_fd, &call->owned_out_fd) && all;
+    }
+    return all;
 }
 
 /* After an interrupt, which may have run Ruby code: what it closed raises here. */
@@ -93,7 +74,7 @@ look_up_again(struct hs_call *call)
 }
 
 static void
-run_once(struct hs_call *call)
+run_guarded(struct hs_call *call)
 {
     struct hs_transfer *t = &call->transfer;
 
@@ -102,14 +83,34 @@ run_once(struct hs_call *call)
     if (t->status == HS_INTERRUPTED) look_up_again(call);
 }
 
+/*
+ * Out of descriptors, and so without duplicates: one attempt, which does not wait, and keeps the GVL
+ * so that nobody can close anything meanwhile.
+ */
+static void
+run_under_gvl(struct hs_call *call)
+{
+    struct hs_transfer *t = &call->transfer;
+
+    t->wait = false;
+    hs_transfer_run(t);
+    if (t->status == HS_INTERRUPTED) {
+        rb_thread_check_ints();
+        look_up_again(call);
+    }
+}
+
 static VALUE
 run_to_an_end(VALUE argument)
 {
     struct hs_call *call = (struct hs_call *)argument;
 
     do {
-        own_descriptors(call);
-        run_once(call);
+        if (own_descriptors(call)) {
+            run_guarded(call);
+        } else {
+            run_under_gvl(call);
+        }
     } while (call->transfer.status == HS_INTERRUPTED);
     return Qnil;
 }
@@ -122,20 +123,24 @@ finish(VALUE argument)
 
     if (call->owned_in_fd >= 0) close(call->owned_in_fd);
     if (call->owned_out_fd >= 0) close(call->owned_out_fd);
+    call->owned_in_fd = call->owned_out_fd = -1;
     if (call->yield_counts && (t->sent > 0 || t->head_sent > call->head_before)) {
         rb_yield_values(2, OFFT2NUM(t->sent), SIZET2NUM(t->head_sent - call->head_before));
     }
     return Qnil;
 }
 
-/* Leaves its result in call->transfer. Raises only what interrupts this thread. */
+/*
+ * Runs once for a call: the descriptors in call->transfer are of no use afterwards. Leaves its result
+ * there, too. Raises only what interrupts this thread.
+ */
 void
 hs_call_run(struct hs_call *call)
 {
-    bool owns_nothing = hs_region_guards_fd && !call->yield_counts && reads_once(&call->transfer);
+    bool owns_nothing = hs_region_guards_fd && !call->yield_counts && rb_thread_alone();
 
     call->transfer.status = HS_INTERRUPTED;
-    if (owns_nothing) run_once(call);
+    if (owns_nothing) run_guarded(call);
     if (call->transfer.status == HS_INTERRUPTED) {
         rb_ensure(run_to_an_end, (VALUE)call, finish, (VALUE)call);
     }

@@ -6,7 +6,7 @@
  *   arguments.c  Ruby values to descriptors and byte counts
  *   gvl.c        one transfer on behalf of Ruby; region_*.c leaves the GVL for it
  *   transfer.c   attempt, count, wait, again: no Ruby from here on
- *   os_*.c, buffered.c, splice.c   the methods of moving bytes
+ *   os_*.c, buffered.c, small.c, splice.c   the methods of moving bytes
  *   signals.c, wait_*.c            what a waiting thread needs
  */
 #include <ruby.h>
@@ -18,13 +18,6 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/stat.h>
-
-/*
- * Where reading into memory and sending from it is cheaper than sendfile: without a head, and with
- * one, which then needs no system call of its own. Found by bench/.
- */
-static const off_t BUFFERED_UP_TO = 3 * 1024;
-static const off_t BUFFERED_WITH_HEAD_UP_TO = 8 * 1024;
 
 static ID status_ids[HS_FAILED];
 static ID id_sendfile, id_buffered, id_head, id_ok, id_error, id_noop;
@@ -39,8 +32,7 @@ status_symbol(enum hs_status status)
 
 /* Checks every argument before anything is opened or sent. */
 static struct hs_call
-region_call(VALUE out, VALUE in, VALUE offset, VALUE len,
-            struct hs_moved (*method)(const struct hs_transfer *))
+region_call(VALUE out, VALUE in, VALUE offset, VALUE len, hs_method *method)
 {
     struct hs_call call = hs_call_on(out, in);
 
@@ -74,7 +66,8 @@ set_head(struct hs_transfer *t, VALUE head, char *space, size_t size)
     return head;
 }
 
-static struct hs_moved (*method_named(VALUE name))(const struct hs_transfer *)
+static hs_method *
+method_named(VALUE name)
 {
     ID id = SYM2ID(name);
 
@@ -154,11 +147,13 @@ sendfile_copy(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len)
 /*
  * call-seq:
  *   Hyperion::Http::Sendfile.copy_small(out, in, offset, len, head = nil) -> bytes
+ *   Hyperion::Http::Sendfile.copy_small(out, in, offset, len, head = nil) { |bytes, head_bytes| } -> bytes
  *
  * One attempt to send a body of at most SMALL_FILE_THRESHOLD bytes, by whichever system calls are
  * cheapest for its size. Never waits: 0 when the socket is full, and a short count when it fills
  * up or the file ends. +head+, a String, goes out before the body, in one segment with it where
- * that fits, and its bytes count in the result.
+ * that fits, and its bytes count in the result. A block gets the bytes of body and head, if there are
+ * any, also when an interrupt keeps them from being returned.
  *
  * Raises as ::copy does, and ArgumentError when +len+ is over SMALL_FILE_THRESHOLD. See pread(2),
  * sendmsg(2), sendfile(2).
@@ -181,14 +176,9 @@ sendfile_copy_small(int argc, VALUE *argv, VALUE self)
     head = set_head(t, argc > 4 ? argv[4] : Qnil, head_copy, sizeof(head_copy));
     if (t->length == 0 && t->head_length == 0) return INT2FIX(0);
 
-    t->method = t->length <= (t->head_length > 0 ? BUFFERED_WITH_HEAD_UP_TO : BUFFERED_UP_TO)
-                    ? hs_buffered
-                    : hs_os_sendfile;
+    t->method = hs_small_method(t);
+    call.yield_counts = rb_block_given_p();
     hs_call_run(&call);
-    if (t->status == HS_UNSUPPORTED) {
-        t->method = hs_buffered;
-        hs_call_run(&call);
-    }
     raise_if_failed(t);
     RB_GC_GUARD(head);
     return OFFT2NUM((off_t)t->head_sent + t->sent);
@@ -388,6 +378,43 @@ native_wait(VALUE self, VALUE io, VALUE writable, VALUE timeout)
     return hs_wait_without_gvl(io, RTEST(writable) ? POLLOUT : POLLIN, timeout) ? Qtrue : Qfalse;
 }
 
+/* Native.queued(io) -> bytes that the kernel has taken and not delivered, or -1 */
+static VALUE
+native_queued(VALUE self, VALUE io)
+{
+    (void)self;
+    return INT2NUM(hs_os_queued(hs_out_descriptor(io)));
+}
+
+static VALUE
+release_sigpipe(VALUE signals)
+{
+    hs_signals_release((const struct hs_signals *)signals, true);
+    return Qnil;
+}
+
+/*
+ * Native.without_sigpipe { } -> what the block returns. For a write that is not ours; the block must
+ * not switch to another fiber, since the signal is held for the thread.
+ */
+static VALUE
+native_without_sigpipe(VALUE self)
+{
+    struct hs_signals signals = {0};
+
+    (void)self;
+    hs_signals_hold_pipe(&signals);
+    return rb_ensure(rb_yield, Qnil, release_sigpipe, (VALUE)&signals);
+}
+
+/* Native.alone? -> true or false: whether there is no other thread, to close a file or a socket */
+static VALUE
+native_alone_p(VALUE self)
+{
+    (void)self;
+    return rb_thread_alone() ? Qtrue : Qfalse;
+}
+
 /* Native.regular_size(file) -> bytes, or nil when it is no regular file */
 static VALUE
 native_regular_size(VALUE self, VALUE file)
@@ -465,6 +492,9 @@ Init_hyperion_sendfile(void)
     rb_define_singleton_method(mNative, "wait", native_wait, 3);
     rb_define_singleton_method(mNative, "regular_size", native_regular_size, 1);
     rb_define_singleton_method(mNative, "push", native_push, 1);
+    rb_define_singleton_method(mNative, "queued", native_queued, 1);
+    rb_define_singleton_method(mNative, "without_sigpipe", native_without_sigpipe, 0);
+    rb_define_singleton_method(mNative, "alone?", native_alone_p, 0);
     rb_define_singleton_method(mNative, "widen_pipe", native_widen_pipe, 1);
     rb_define_singleton_method(mNative, "splice_marked_unsupported?",
                                native_splice_marked_unsupported_p, 0);

@@ -52,6 +52,13 @@ hs_os_advise_sequential(int fd, off_t offset, off_t length)
                                                                          : HS_ADVICE_ERROR;
 }
 
+int
+hs_os_queued(int fd)
+{
+    (void)fd;
+    return -1;
+}
+
 /* Without MSG_MORE only Nagle's algorithm holds anything, and an option set and reset can't undo it. */
 void
 hs_os_push(int fd, bool more)

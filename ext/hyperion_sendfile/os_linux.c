@@ -9,6 +9,7 @@
 #include <sys/ioctl.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 const char *
 hs_os_tag(void)
@@ -22,16 +23,26 @@ hs_os_supported(void)
     return true;
 }
 
-/* sendfile takes no head, so the head goes ahead under MSG_MORE and shares the first segment. */
+/*
+ * sendfile takes no head, so the head goes ahead under MSG_MORE and shares the first segment; not
+ * ahead of a source without offsets, of which sendfile will send nothing.
+ */
 struct hs_moved
 hs_os_sendfile(const struct hs_transfer *t)
 {
     off_t position = t->offset + t->sent; /* of ours: the file's own position is not used */
     off_t chunk = hs_next_chunk(t);
-    struct hs_moved moved = hs_send_head(t, chunk > 0);
+    struct hs_moved moved = {0};
     ssize_t sent;
 
-    if (moved.err != 0 || chunk == 0) return moved;
+    if (t->head_sent < t->head_length) {
+        if (chunk > 0 && lseek(t->in_fd, 0, SEEK_CUR) < 0) {
+            return (struct hs_moved){.err = errno, .refused = hs_is_refusal(errno)};
+        }
+        moved = hs_send_head(t, chunk > 0);
+        if (moved.err != 0) return moved;
+    }
+    if (chunk == 0) return moved;
 
     sent = sendfile(t->out_fd, t->in_fd, &position, (size_t)chunk);
     if (sent < 0) {
@@ -48,6 +59,16 @@ hs_os_advise_sequential(int fd, off_t offset, off_t length)
 {
     return posix_fadvise(fd, offset, length, POSIX_FADV_SEQUENTIAL) == 0 ? HS_ADVICE_OK
                                                                          : HS_ADVICE_ERROR;
+}
+
+/* A socket tells by SIOCOUTQ, a pipe by FIONREAD, which it answers for both of its ends. */
+int
+hs_os_queued(int fd)
+{
+    int queued;
+
+    if (ioctl(fd, SIOCOUTQ, &queued) == 0 || ioctl(fd, FIONREAD, &queued) == 0) return queued;
+    return -1;
 }
 
 /*

@@ -40,6 +40,11 @@ struct hs_moved {
     bool refused; /* err is the kernel's "not by this call", see hs_is_refusal */
 };
 
+struct hs_transfer;
+
+/* A way of moving bytes: one attempt, from where the counts stand. */
+typedef struct hs_moved hs_method(const struct hs_transfer *);
+
 struct hs_transfer {
     /* What to send: head[head_sent..head_length), then [offset + sent, offset + length) of in_fd. */
     int out_fd;
@@ -50,7 +55,7 @@ struct hs_transfer {
     size_t head_length;
 
     /* How: one attempt moves at most what is left of these. */
-    struct hs_moved (*method)(const struct hs_transfer *);
+    hs_method *method;
     int pipe_r; /* hs_splice only */
     int pipe_w;
 
@@ -64,6 +69,7 @@ struct hs_transfer {
     off_t sent;
     size_t head_sent;
     int64_t deadline_ns; /* of the byte that is due next; 0: not yet begun */
+    int queued;          /* what the kernel had yet to deliver at the last look; -1: not known */
     enum hs_status status;
     int err;
 };
@@ -82,9 +88,12 @@ struct hs_moved hs_send_head(const struct hs_transfer *transfer, bool more);
 struct hs_moved hs_split(const struct hs_transfer *transfer, off_t sent, int err);
 bool hs_never_blocks(int fd);
 
+/* small.c */
+hs_method *hs_small_method(const struct hs_transfer *transfer);
+
 /* splice.c or splice_none.c */
-struct hs_moved hs_splice(const struct hs_transfer *transfer);
-struct hs_moved hs_splice_by_own_pipe(const struct hs_transfer *transfer);
+hs_method hs_splice;
+hs_method hs_splice_by_own_pipe;
 bool hs_splice_compiled(void);
 void hs_pipe_widen(int pipe_w);
 
@@ -114,11 +123,13 @@ void hs_discard_sigpipe(void);
 int hs_wait(int fd, short events, int64_t timeout_ns, const sigset_t *during);
 
 /* One of os_linux.c, os_darwin.c, os_freebsd.c, os_portable.c */
-struct hs_moved hs_os_sendfile(const struct hs_transfer *transfer);
+hs_method hs_os_sendfile;
 const char *hs_os_tag(void);
 bool hs_os_supported(void);
 enum hs_advice { HS_ADVICE_OK, HS_ADVICE_ERROR, HS_ADVICE_NOOP };
 enum hs_advice hs_os_advise_sequential(int fd, off_t offset, off_t length);
+/* How many bytes the kernel has taken and not delivered; -1: it doesn't say. */
+int hs_os_queued(int fd);
 /* Sends what TCP holds back: by Nagle's algorithm, or with more by MSG_MORE. */
 void hs_os_push(int fd, bool more);
 

@@ -18,6 +18,8 @@ static const off_t CHUNK = 4 * 1024 * 1024;
 static const int64_t FIRST_PAUSE_NS = 1000 * 1000;
 static const int PAUSE_DOUBLINGS = 5;
 
+static const int LOOKS_PER_TIMEOUT = 4;
+
 static const int64_t NEVER = INT64_MAX;
 
 int64_t
@@ -60,7 +62,8 @@ complete(const struct hs_transfer *t)
 
 /*
  * After a short count: does the file end here? Asked of the inode, because asking the socket by
- * another attempt could use up a pending error. Without a size (a device), the next call tells.
+ * another attempt could use up a pending error. Without a size (a device, a file of /proc), the
+ * next call tells.
  */
 static bool
 at_end_of_file(const struct hs_transfer *t)
@@ -68,7 +71,7 @@ at_end_of_file(const struct hs_transfer *t)
     struct stat st;
 
     return t->head_sent == t->head_length && fstat(t->in_fd, &st) == 0 && S_ISREG(st.st_mode) &&
-           st.st_size <= t->offset + t->sent;
+           st.st_size > 0 && st.st_size <= t->offset + t->sent;
 }
 
 /*
@@ -101,30 +104,54 @@ earlier(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
+/*
+ * A large send buffer polls writable only when a third of it is free, which a slow reader takes long
+ * for. So bytes that leave the kernel count as progress, too: its queue is looked at now and then.
+ */
+static void
+look_at_queue(struct hs_transfer *t)
+{
+    int before = t->queued;
+
+    t->queued = hs_os_queued(t->out_fd);
+    if (before >= 0 && t->queued != before) t->deadline_ns = after(t->timeout_ns);
+}
+
 /* Until the socket takes bytes again. Returns the status to stop with, or HS_EAGAIN to go on. */
 static enum hs_status
-wait_for_room(struct hs_transfer *t, int idle, int64_t slice_end, const sigset_t *during)
+wait_for_room(struct hs_transfer *t, int *idle, int64_t slice_end, const sigset_t *during)
 {
     int64_t until = earlier(t->deadline_ns, slice_end);
     int64_t now = hs_now_ns();
     int64_t left = until == NEVER ? -1 : (until > now ? until - now : 0);
     int ready;
 
-    if (idle > 1) {
-        int64_t pause = idle - 2 < PAUSE_DOUBLINGS ? FIRST_PAUSE_NS << (idle - 2)
-                                                   : FIRST_PAUSE_NS << PAUSE_DOUBLINGS;
+    if (t->deadline_ns != NEVER) {
+        if (t->queued < 0) look_at_queue(t);
+        left = earlier(left, t->timeout_ns / LOOKS_PER_TIMEOUT + 1);
+    }
+    if (*idle > 1) {
+        int64_t pause = FIRST_PAUSE_NS << (*idle < PAUSE_DOUBLINGS ? *idle : PAUSE_DOUBLINGS);
 
-        if (left >= 0) pause = earlier(pause, left);
-        ready = hs_wait(-1, 0, pause, during) < 0 ? -1 : left != 0;
+        ready =
+            hs_wait(-1, 0, left < 0 ? pause : earlier(pause, left), during) < 0 ? -1 : left != 0;
     } else {
         ready = hs_wait(t->out_fd, POLLOUT, left, during);
     }
 
-    if (ready > 0) return HS_EAGAIN;
-    if (ready == 0) return hs_now_ns() >= t->deadline_ns ? HS_TIMEOUT : HS_INTERRUPTED;
-    if (errno == EINTR) return HS_INTERRUPTED;
-    t->err = errno;
-    return HS_FAILED;
+    if (ready > 0) {
+        (*idle)++; /* unless the next attempt moves something */
+        return HS_EAGAIN;
+    }
+    if (ready < 0 && errno == EINTR) return HS_INTERRUPTED;
+    if (ready < 0) {
+        t->err = errno;
+        return HS_FAILED;
+    }
+    now = hs_now_ns();
+    if (t->deadline_ns != NEVER) look_at_queue(t);
+    if (now >= t->deadline_ns) return HS_TIMEOUT;
+    return now >= slice_end ? HS_INTERRUPTED : HS_EAGAIN;
 }
 
 static enum hs_status
@@ -152,7 +179,7 @@ run_waiting(struct hs_transfer *t, const sigset_t *during)
 {
     int64_t slice_end = after(t->slice_ns);
     off_t look_up = t->sent + CHUNK;
-    int idle = 0; /* attempts in a row that found the socket full */
+    int idle = 0; /* times in a row that the socket was ready, and then took nothing */
 
     if (t->deadline_ns == 0) t->deadline_ns = after(t->timeout_ns);
 
@@ -163,6 +190,7 @@ run_waiting(struct hs_transfer *t, const sigset_t *during)
         if (status == HS_PARTIAL) {
             if (t->report) return status;
             idle = 0;
+            t->queued = -1;
             t->deadline_ns = after(t->timeout_ns);
             /* A reader that keeps pace never lets ppoll wait, and so never lets it be woken. */
             if (t->sent >= look_up) {
@@ -172,7 +200,7 @@ run_waiting(struct hs_transfer *t, const sigset_t *during)
                 look_up = t->sent + CHUNK;
             }
         } else if (status == HS_EAGAIN) {
-            status = wait_for_room(t, idle++, slice_end, during);
+            status = wait_for_room(t, &idle, slice_end, during);
             if (status != HS_EAGAIN) return status;
         } else {
             return status;

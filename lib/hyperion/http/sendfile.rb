@@ -137,22 +137,18 @@ module Hyperion
         private
 
         # A small body between two IOs, which is what a server sends most, is one call and no object.
-        # Everything else is looked at closely, and sent by a route.
+        # Everything else is looked at closely, and sent by a route; so is what is to be reported on.
         #
         # @param waiter [Module, nil] nil: whichever suits who is calling
         def deliver(waiter, out, file, offset, len, head, timeout, &progress)
-          if IO === out && IO === file && Integer === len && len <= ONE_CALL && out.sync
+          if IO === out && IO === file && Integer === len && len <= ONE_CALL && !block_given? &&
+             !out.closed? && out.sync
             Arguments.check_timeout(timeout) unless IO_TIMEOUT.equal?(timeout)
             moved = copy_at_once(out, file, offset, len, head)
-            if moved == (head ? head.bytesize + len : len)
-              yield len if block_given? && len.positive?
-              return len
-            end
+            return len if moved == (head ? head.bytesize + len : len)
           end
 
           by_route(waiter || Waiters.current, moved, out, file, offset, len, head, timeout, &progress)
-        rescue SystemCallError, IOError => e
-          raise Progress.tell(e, 0, len)
         end
 
         # {copy_small} checks the arguments. nil when the file has no offsets, and so nothing was sent.
@@ -161,21 +157,22 @@ module Hyperion
           head ? copy_small(out, file, offset, len, head) : copy_small(out, file, offset, len)
         rescue Errno::ESPIPE
           nil
+        rescue SystemCallError, IOError => e
+          raise Progress.tell(e, 0, len)
         end
 
         # @param moved [Integer, nil] bytes of head and region that are out already; nil: nothing was tried
         def by_route(waiter, moved, out, file, offset, len, head, timeout, &progress)
-          Arguments.check(file, offset, len, head, timeout)
-          kind = fast_path_kind(out)
-          source = Sources.descriptor(file)
+          Arguments.check(out, file, offset, len, head, timeout)
+          source = Sources.descriptor(file, offset)
           len = Sources.length_to_end(source, offset) if len.nil? && source
           timeout = own_timeout(out) if IO_TIMEOUT.equal?(timeout)
-          flush(out, waiter, timeout)
-
           transfer = Transfer.new(out, source || file, offset, len, head, timeout, block_given? ? progress : nil)
+          flush(transfer, waiter)
           transfer.advance_through_head(moved) if moved
-          (kind == :native && source && len && NativeRoute.run(transfer, waiter, moved.nil?)) ||
-            UserspaceRoute.run(transfer, waiter)
+
+          native = source && len && fast_path_kind(out) == :native
+          (native && NativeRoute.run(transfer, waiter, moved.nil?)) || UserspaceRoute.run(transfer, waiter)
           transfer.sent
         rescue SystemCallError, IOError => e
           raise Progress.tell(e, transfer ? transfer.sent : 0, len)
@@ -188,14 +185,13 @@ module Hyperion
 
         # What Ruby holds for the destination comes before the region. Only an IO that is not in sync
         # mode is likely to hold anything, and so to have to wait.
-        def flush(out, waiter, timeout)
-          return unless IO === out || tls?(out)
+        def flush(transfer, waiter)
+          out = transfer.out
+          return if Integer === out || transfer.io.nil?
           return out.flush if out.sync
 
-          flushing = -> { timeout ? Timeout.timeout(timeout) { out.flush } : out.flush }
-          waiter.steps_wait? ? Waiters.without_scheduler(&flushing) : flushing.call
-        rescue Timeout::Error
-          raise TimeoutError.new(0, nil, timeout)
+          Waiters.within(waiter, transfer.timeout) { out.flush } or raise transfer.timed_out
+          transfer.start
         end
       end
     end

@@ -8,12 +8,18 @@ module Hyperion
       module Arguments
         # The largest offset a file can have.
         LAST_OFFSET = (2**63) - 1
+        # A C int.
+        LAST_DESCRIPTOR = (2**31) - 1
 
         module_function
 
-        def check(file, offset, len, head, timeout)
+        def check(out, file, offset, len, head, timeout)
+          Sendfile.fast_path_kind(out) # or a TypeError
+          raise IOError, "out: closed stream" if (IO === out || Sendfile.tls?(out)) && out.closed?
           raise TypeError, "file must not be nil" if file.nil?
 
+          check_descriptor("out", out)
+          check_descriptor("file", file)
           check_bytes("offset", offset)
           unless len.nil?
             check_bytes("len", len)
@@ -22,6 +28,12 @@ module Hyperion
           raise TypeError, "head must be a String, not #{head.class}" unless head.nil? || String === head
 
           check_timeout(timeout)
+        end
+
+        def check_descriptor(name, value)
+          return unless Integer === value
+          raise ArgumentError, "#{name}: a file descriptor can't be negative: #{value}" if value.negative?
+          raise RangeError, "#{name}: #{value} is no file descriptor" if value > LAST_DESCRIPTOR
         end
 
         def check_bytes(name, value)

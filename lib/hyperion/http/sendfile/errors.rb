@@ -14,12 +14,10 @@ module Hyperion
         # @return [Integer, nil] bytes of the region that were to go out; nil where that was not known
         attr_reader :bytes_expected
 
-        # Adds the counts to an exception that came from below.
+        # Adds the counts to an exception that came from below, or replaces those of a transfer within.
         # @api private
         def self.tell(error, sent, expected)
-          return error if error.is_a?(Progress)
-
-          error.extend(self)
+          error.extend(self) unless error.is_a?(Progress)
           error.record_progress(sent, expected)
           error
         end

@@ -53,6 +53,18 @@ module Hyperion
           io.size if io.stat.file?
         end
 
+        def self.queued(_io)
+          -1
+        end
+
+        def self.without_sigpipe
+          yield
+        end
+
+        def self.alone?
+          Thread.list.size == 1
+        end
+
         def self.splice_marked_unsupported?
           true
         end

@@ -122,9 +122,13 @@ module Hyperion
         end
 
         def self.copy_small(transfer)
-          transfer.advance_through_head(
-            Sendfile.copy_small(transfer.out, transfer.file, transfer.position, transfer.length, *transfer.head)
-          )
+          counted = 0
+          moved = Sendfile.copy_small(transfer.out, transfer.file, transfer.position, transfer.length,
+                                      *transfer.head) do |bytes, head_bytes|
+            counted = bytes + head_bytes
+            transfer.advance(bytes, head_bytes)
+          end
+          transfer.advance_through_head(moved - counted)
         end
 
         def self.advise(transfer)

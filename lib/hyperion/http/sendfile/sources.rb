@@ -10,8 +10,11 @@ module Hyperion
       module Sources
         # What the kernel can read from, as far as can be told without asking it; else nil.
         # @return [IO, Integer, nil]
-        def self.descriptor(file)
-          return file if IO === file || Integer === file
+        def self.descriptor(file, offset)
+          if IO === file || Integer === file
+            require_start(offset) if offset.positive? && stream?(file)
+            return file
+          end
           return unless file.respond_to?(:to_io)
 
           io = file.to_io
@@ -34,9 +37,7 @@ module Hyperion
           return Positioned.new(source) if source.respond_to?(:pread) && !stream?(source)
           return InMemory.new(source) if defined?(StringIO) && StringIO === source
 
-          unless offset.zero?
-            raise ArgumentError, "offset must be 0 for a file that can only be read from where it stands, not #{offset}"
-          end
+          require_start(offset)
           return Stream.new(source, :readpartial) if source.respond_to?(:readpartial)
           return Stream.new(source, :read) if source.respond_to?(:read)
 
@@ -45,9 +46,18 @@ module Hyperion
 
         # An IO without offsets: a pipe, a socket, a terminal.
         def self.stream?(source)
-          IO === source && !source.closed? && (source.stat.pipe? || source.stat.socket? || source.tty?)
+          return false unless (IO === source || Integer === source) && Native.regular_size(source).nil?
+
+          io = Integer === source ? IO.for_fd(source, autoclose: false) : source
+          io.stat.pipe? || io.stat.socket? || io.tty?
         end
-        private_class_method :stream?
+
+        def self.require_start(offset)
+          return if offset.zero?
+
+          raise ArgumentError, "offset must be 0 for a file that can only be read from where it stands, not #{offset}"
+        end
+        private_class_method :stream?, :require_start
 
         # Into the buffer, whether the source has used that or made a String of its own.
         def self.take(data, length, buffer)

@@ -6,7 +6,10 @@ module Hyperion
     module Sendfile
       # @api private
       class Transfer
-        attr_reader :out, :file, :length, :head, :head_sent, :sent, :timeout
+        LOOKS_PER_TIMEOUT = 4.0
+        private_constant :LOOKS_PER_TIMEOUT
+
+        attr_reader :out, :file, :length, :head, :head_sent, :sent, :timeout, :idle
 
         # @param length [Integer, nil] nil: to the end of a source whose size can't be asked
         # @param timeout [Numeric, nil] seconds without a byte
@@ -21,9 +24,14 @@ module Hyperion
           @head_sent = 0
           @sent = 0
           @timeout = timeout
-          @deadline = timeout && (Transfer.now + timeout)
           @progress = progress
           @idle = 0
+          start
+        end
+
+        # From now on the next byte is due within the timeout.
+        def start
+          @deadline = Transfer.now + @timeout if @timeout
         end
 
         # Seconds on a clock that never jumps.
@@ -86,7 +94,8 @@ module Hyperion
           @head_left -= head_bytes
           @sent += bytes
           @idle = 0
-          @deadline = Transfer.now + @timeout if @timeout
+          @queued = nil
+          start
           @progress.call(@sent) if @progress && bytes.positive?
         end
 
@@ -96,17 +105,28 @@ module Hyperion
           advance(bytes - of_head, of_head)
         end
 
-        # Seconds until the next byte is due, nil for no limit. Raises when they have run out.
+        # Seconds until the next byte is due, nil for no limit.
         def time_left
-          return unless @deadline
-
-          left = @deadline - Transfer.now
-          raise timed_out unless left.positive?
-
-          left
+          @deadline && (@deadline - Transfer.now)
         end
 
-        # How many times in a row the destination took nothing.
+        # Bytes that leave the kernel count as progress, though the destination does not poll writable for
+        # them yet. Looked at several times within a timeout, as a wait begins and while it lasts.
+        def look_at_queue
+          before = @queued
+          @queued = Native.queued(io)
+          start if before && before != @queued
+        end
+
+        # How long to wait before the next look, in seconds; nil for no limit.
+        def patience
+          return unless @timeout
+
+          look_at_queue unless @queued
+          [time_left, @timeout / LOOKS_PER_TIMEOUT].min.clamp(0, nil)
+        end
+
+        # One more time the destination was ready, and we have yet to see it take something.
         def idle!
           @idle += 1
         end

@@ -28,18 +28,24 @@ module Hyperion
             socket.setsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY, 1)
             yield
           ensure
-            unless socket.closed?
-              socket.setsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY, 0)
-              Native.push(socket) if EXTENSION
-            end
+            restore_nagle(socket)
           end
+        end
+
+        def self.restore_nagle(socket)
+          return if socket.closed?
+
+          socket.setsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY, 0)
+          Native.push(socket) if EXTENSION
+        rescue Errno::EINVAL, Errno::ENOTCONN, Errno::ECONNRESET
+          nil # what some systems say of a connection that is gone; the write has said so already
         end
 
         def self.nagle?(socket)
           defined?(TCPSocket) && TCPSocket === socket &&
             !socket.getsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY).bool
         end
-        private_class_method :without_nagle, :nagle?
+        private_class_method :without_nagle, :restore_nagle, :nagle?
 
         def initialize(transfer, waiter)
           @source = Sources.for(transfer.file, transfer.position)
@@ -47,7 +53,7 @@ module Hyperion
           @chunk = Sendfile.tls?(transfer.out) ? TLS_RECORD : USERSPACE_CHUNK
           @writer = writer_for(transfer.out)
           @buffer = String.new(capacity: @chunk)
-          @reusable = transfer.io || (defined?(StringIO) && StringIO === transfer.out)
+          @copies = transfer.io || (defined?(StringIO) && StringIO === transfer.out)
           @written = 0 # of the buffer
         end
 
@@ -75,20 +81,19 @@ module Hyperion
         # The next piece of the source; behind the head, if that is still to go.
         def refill(transfer)
           @written = 0
-          @buffer = String.new(capacity: @chunk) unless @reusable
+          @buffer = String.new(capacity: @chunk) unless @copies
           head = transfer.head_left? ? transfer.head.byteslice(transfer.head_sent..) : nil
           length = transfer.next_chunk(head && head.bytesize < @chunk ? @chunk - head.bytesize : @chunk)
-          length&.zero? ? @buffer.clear : read(length, transfer.position)
+          length&.zero? ? @buffer.clear : read(length, transfer)
           @buffer = head.b << @buffer if head
           @buffer
         end
 
-        def read(length, position)
-          if @waiter.steps_wait?
-            Waiters.without_scheduler { @source.read(length, position, @buffer) }
-          else
-            @source.read(length, position, @buffer)
-          end
+        # Only a stream can keep us waiting.
+        def read(length, transfer)
+          return within(transfer) { @source.read(length, transfer.position, @buffer) } if Sources::Stream === @source
+
+          @waiter.run { @source.read(length, transfer.position, @buffer) }
         end
 
         def unwritten
@@ -109,9 +114,16 @@ module Hyperion
         end
 
         # A TLS connection: it takes what fits into a record, or says what it waits for. What it did
-        # not take it has to be given again, unchanged.
+        # not take it has to be given again, unchanged. No interrupt comes between a record and its count.
         def write_nonblock(transfer)
-          case written = transfer.out.write_nonblock(unwritten, exception: false)
+          return write_and_count(transfer) unless transfer.report?
+
+          Thread.handle_interrupt(Object => :never) { write_and_count(transfer) }
+        end
+
+        def write_and_count(transfer)
+          data = unwritten
+          case written = Native.without_sigpipe { transfer.out.write_nonblock(data, exception: false) }
           when :wait_writable then :eagain
           when :wait_readable then :want_read
           else
@@ -120,11 +132,11 @@ module Hyperion
           end
         end
 
-        # Anything else takes it all, or says how much it took. It may also keep it for later, so the
-        # buffer is used again only for a StringIO, which is known to copy.
+        # Anything else takes it all, or says how much it took. It may wait, and it may keep what it was
+        # given for later; only a StringIO is known to copy, and at once.
         def write_whole(transfer)
           data = unwritten
-          written = within(transfer) { transfer.out.write(data) }
+          written = @copies ? transfer.out.write(data) : within(transfer) { transfer.out.write(data) || data.bytesize }
           written = data.bytesize unless Integer === written && written <= data.bytesize
           raise IOError, "out: write took none of #{data.bytesize} bytes" unless written.positive?
 
@@ -132,12 +144,10 @@ module Hyperion
           :partial
         end
 
-        # An object's own write knows no timeout, and may wait as it likes.
+        # Another's own method, which may wait as it likes.
         def within(transfer, &block)
-          limited = transfer.timeout ? -> { Timeout.timeout(transfer.time_left, &block) } : block
-          @waiter.steps_wait? ? Waiters.without_scheduler(&limited) : limited.call
-        rescue Timeout::Error
-          raise transfer.timed_out
+          left = transfer.timeout && [transfer.time_left, 0].max
+          Waiters.within(@waiter, left, &block) or raise transfer.timed_out
         end
       end
     end

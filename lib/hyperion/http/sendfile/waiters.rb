@@ -5,8 +5,9 @@ module Hyperion
   module Http
     module Sendfile
       # Each waiter answers `steps_wait?` (whether a step of the native route may wait by itself),
-      # `wait(io, writable, seconds)` (whether the event came), `turn(transfer)` (between two steps that
-      # both moved something) and `pause(seconds)`.
+      # `wait(io, writable, seconds)` (whether the event came; it may give up earlier), `turn(transfer)`
+      # (between two steps that both moved something), `pause(seconds)`, `run` (what waits by itself) and
+      # `limits?` (whether Timeout can end that).
       # @api private
       module Waiters
         # @return [Module] the waiter for whoever is calling
@@ -25,25 +26,57 @@ module Hyperion
           end
         end
 
-        # Waits until the transfer's destination is ready, within its timeout, or raises TimeoutError.
-        # A destination that says it is ready and then takes nothing is asked again after a pause.
+        # Waits until the transfer's destination may be tried again, or raises TimeoutError. One that says
+        # it is ready and then takes nothing is asked again after a pause.
         def self.await(waiter, transfer, writable)
-          left = transfer.time_left
-          tries = transfer.idle!
-          if tries > 2
-            waiter.pause([0.001 * (2**[tries - 3, 5].min), left].compact.min)
-          elsif !waiter.wait(transfer.io, writable, left)
-            raise transfer.timed_out
+          patience = transfer.patience
+          if transfer.idle > 2
+            waiter.pause([0.001 * (2**[transfer.idle - 3, 5].min), patience].compact.min)
+            transfer.idle!
+          elsif waiter.wait(transfer.io, writable, patience)
+            return transfer.idle!
+          end
+          return unless patience
+
+          transfer.look_at_queue
+          raise transfer.timed_out unless transfer.time_left.positive?
+        end
+
+        # Runs what may wait by itself and knows no timeout of ours. nil when the time was over before it
+        # was done.
+        def self.within(waiter, seconds, &block)
+          return waiter.run(&block) unless seconds
+          return in_a_thread(seconds, &block) unless waiter.limits?
+
+          deadline = Transfer.now + seconds
+          begin
+            waiter.run { Timeout.timeout([seconds, SOON].max, &block) }
+          rescue Timeout::Error
+            raise if Transfer.now < deadline # it is not ours
           end
         end
 
+        # Under a scheduler without timeout_after Timeout would hit whichever fiber runs.
+        def self.in_a_thread(seconds, &block)
+          thread = Thread.new(&block)
+          thread.report_on_exception = false
+          thread.value if thread.join([seconds, SOON].max)
+        ensure
+          thread&.kill
+        end
+        private_class_method :in_a_thread
+
+        # Seconds: Timeout takes 0 for no limit.
+        SOON = 0.001
+        private_constant :SOON
+
         # Every wait goes through the scheduler, and so does the end of every step.
         module InFiber
-          # A scheduler may not hear that another thread has closed the IO: look now and then, more
-          # rarely the longer nothing has happened.
-          LOOK_AGAIN = 0.1
-          LOOK_AGAIN_LATER = 1.0
-          SOON = 50
+          # A scheduler may not hear that an IO was closed, or that the reader of a pipe is gone: try again
+          # now and then, in seconds.
+          LOOK_AGAIN = 0.15
+          # Where only a fiber of this thread can have closed it, which would know whom it leaves waiting.
+          LOOK_AGAIN_ALONE = 1.0
 
           module_function
 
@@ -52,15 +85,9 @@ module Hyperion
           end
 
           def wait(io, writable, seconds)
-            looks = 0
-            while seconds.nil? || seconds.positive?
-              slice = (looks += 1) > SOON ? LOOK_AGAIN_LATER : LOOK_AGAIN
-              slice = seconds if seconds && seconds < slice
-              return true if writable ? io.wait_writable(slice) : io.wait_readable(slice)
-
-              seconds -= slice if seconds
-            end
-            false
+            look_again = Native.alone? ? LOOK_AGAIN_ALONE : LOOK_AGAIN
+            seconds = look_again unless seconds && seconds < look_again
+            !(writable ? io.wait_writable(seconds) : io.wait_readable(seconds)).nil?
           end
 
           # Also where the socket is always ready: waiting for it is what lets other fibers run.
@@ -74,6 +101,14 @@ module Hyperion
 
           def pause(seconds)
             sleep(seconds)
+          end
+
+          def run
+            yield
+          end
+
+          def limits?
+            Fiber.scheduler.respond_to?(:timeout_after)
           end
         end
 
@@ -93,7 +128,15 @@ module Hyperion
           def turn(_transfer); end
 
           def pause(seconds)
-            Waiters.without_scheduler { sleep(seconds) }
+            run { sleep(seconds) }
+          end
+
+          def run(&block)
+            Waiters.without_scheduler(&block)
+          end
+
+          def limits?
+            true
           end
         end
 

@@ -50,9 +50,9 @@ RSpec.describe Hyperion::Http::Sendfile, "and its descriptors" do
       [*waiters, :fiber_minimal].each do |waiter|
         it "are sent from and to (#{route}, #{waiter})" do
           with_splice(options.fetch(:splice, false)) do
-            channel, file, size = open_route(**options)
+            channel, file, bytes = open_route(**options)
             expect([channel.wire.fileno, *(file.fileno unless file.is_a?(StringIO))]).to all(be > 1_100)
-            expect(deliver(waiter, channel, file, size, head: head)).to be_payload(head.b + payload(size))
+            expect(deliver(waiter, channel, file, bytes, head: head)).to be_payload(head.b + payload(bytes))
           end
         end
       end
@@ -80,23 +80,23 @@ RSpec.describe Hyperion::Http::Sendfile, "and its descriptors" do
         it "sends every byte all the same (#{route}, #{waiter})" do
           with_splice(options.fetch(:splice, false)) do
             deliver(waiter, *open_route(**options), head: head) # whatever is opened once, is opened now
-            channel, file, size = open_route(**options)
+            channel, file, bytes = open_route(**options)
             reader = channel.read(:slow, slow_for: 20_000)
             allow(IO).to receive(:pipe).and_call_original
             ready = none_left = false
             sender = start_under(waiter) do
               ready = true # the scheduler has its own
               sleep(0.001) until none_left
-              S.public_send(waiter == :blocking ? :copy_to_socket_blocking : :copy_to_socket, channel.out, file, 0, size,
+              S.public_send(waiter == :blocking ? :copy_to_socket_blocking : :copy_to_socket, channel.out, file, 0, bytes,
                             head: head)
             end
             eventually { ready }
             with_none_left do
               none_left = true
-              expect(sender.value).to eq(size)
+              expect(sender.value).to eq(bytes)
             end
             channel.finish
-            expect(channel.decode(reader.result)).to be_payload(head.b + payload(size))
+            expect(channel.decode(reader.result)).to be_payload(head.b + payload(bytes))
             expect(IO).to have_received(:pipe) if options[:splice]
             expect(S.splice_runtime_supported?).to be(true) if options[:splice]
           end
