@@ -81,23 +81,34 @@ hs_out_descriptor(VALUE out)
     return rb_io_descriptor(out);
 }
 
-/* The descriptor to read from: an IO, a number, or what turns into an IO, like a Tempfile. */
-int
-hs_in_descriptor(VALUE in)
+/*
+ * What to read from: an IO, a number, or what turns into an IO, like a Tempfile. Asked once, since it
+ * may run Ruby code, and the IO that it answers has to be kept alive.
+ */
+VALUE
+hs_in_source(VALUE in)
 {
     VALUE io;
 
-    if (RB_INTEGER_TYPE_P(in)) return descriptor_number(in, "in (file)");
+    if (RB_INTEGER_TYPE_P(in) || RB_TYPE_P(in, T_FILE)) return in;
     io = rb_io_check_io(in);
     if (NIL_P(io)) {
-        rb_raise(rb_eTypeError,
-                 "in (file) must be an IO, an object with to_io, or an Integer file descriptor, "
-                 "not %" PRIsVALUE,
-                 rb_obj_class(in));
+        rb_raise(
+            rb_eTypeError,
+            "in (file) must be an IO, an object with to_io, or an Integer file descriptor, not "
+            "%" PRIsVALUE,
+            rb_obj_class(in));
     }
-    rb_io_check_readable(open_file(
-        io, "in (file)", FMODE_READABLE)); /* which also writes out what is buffered for the file */
-    return rb_io_descriptor(io);
+    return io;
+}
+
+/* Its descriptor. Also writes out what Ruby has buffered for the file. */
+int
+hs_in_descriptor(VALUE source)
+{
+    if (RB_INTEGER_TYPE_P(source)) return descriptor_number(source, "in (file)");
+    rb_io_check_readable(open_file(source, "in (file)", FMODE_READABLE));
+    return rb_io_descriptor(source);
 }
 
 int

@@ -42,7 +42,7 @@ write_holding_sigpipe(int fd, const struct iovec *iov, int count)
     hs_signals_hold_pipe(&signals);
     written = writev(fd, iov, count);
     err = errno;
-    hs_signals_release(&signals, written < 0 && err == EPIPE);
+    hs_signals_release(&signals);
     errno = err;
     return written;
 }
@@ -58,10 +58,10 @@ write_without_waiting(int fd, struct iovec *iov, int count)
     size_t room = PIPE_BUF;
 
     if (!hs_never_blocks(fd)) {
-        if (poll(&pollfd, 1, 0) == 0) {
-            errno = EAGAIN;
-            return -1;
-        }
+        int ready = poll(&pollfd, 1, 0);
+
+        if (ready == 0) errno = EAGAIN;
+        if (ready <= 0) return -1;
         for (int i = 0; i < count; i++) {
             if (iov[i].iov_len > room) iov[i].iov_len = room;
             room -= iov[i].iov_len;
@@ -75,12 +75,18 @@ static ssize_t
 send_without_waiting(int fd, struct iovec *iov, int count, bool more)
 {
     struct msghdr message = {.msg_iov = iov};
+    struct hs_signals signals = {0};
     ssize_t sent;
+    int err;
 
     /* msg_iovlen is an int or a size_t, depending on the system. */
     message.msg_iovlen = (unsigned)count;
+    if (MSG_NOSIGNAL == 0) hs_signals_hold_pipe(&signals);
     sent = sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0));
-    if (sent < 0 && errno == ENOTSOCK) return write_without_waiting(fd, iov, count);
+    err = errno;
+    hs_signals_release(&signals);
+    if (sent < 0 && err == ENOTSOCK) return write_without_waiting(fd, iov, count);
+    errno = err;
     return sent;
 }
 

@@ -66,11 +66,12 @@ own_descriptors(struct hs_call *call)
 static void
 look_up_again(struct hs_call *call)
 {
-    int out_fd = hs_out_descriptor(call->out);
+    struct hs_transfer *t = &call->transfer;
+    int out_fd;
 
-    if (call->owned_out_fd < 0) call->transfer.out_fd = out_fd;
-    if (!NIL_P(call->in) && call->owned_in_fd < 0)
-        call->transfer.in_fd = hs_in_descriptor(call->in);
+    if (!NIL_P(call->in) && call->owned_in_fd < 0) t->in_fd = hs_in_descriptor(call->in);
+    out_fd = hs_out_descriptor(call->out);
+    if (call->owned_out_fd < 0) t->out_fd = out_fd;
 }
 
 static void
@@ -165,7 +166,7 @@ wait_holding_signals(void *data)
     hs_signals_hold(&signals);
     wait->ready = hs_wait(wait->fd, wait->events, wait->timeout_ns, &signals.before);
     wait->err = errno;
-    hs_signals_release(&signals, false);
+    hs_signals_release(&signals);
 }
 
 /* Whether one of the events came within the timeout (nil: there is none). */

@@ -30,18 +30,21 @@ status_symbol(enum hs_status status)
     return ID2SYM(status_ids[status]);
 }
 
-/* Checks every argument before anything is opened or sent. */
+/*
+ * Checks every argument before anything is opened or sent. What may run Ruby code comes first, so that
+ * the destination, looked up last, is still what it was when the transfer begins.
+ */
 static struct hs_call
 region_call(VALUE out, VALUE in, VALUE offset, VALUE len, hs_method *method)
 {
-    struct hs_call call = hs_call_on(out, in);
+    struct hs_call call = hs_call_on(out, hs_in_source(in));
 
-    call.transfer.out_fd = hs_out_descriptor(out);
-    call.transfer.in_fd = hs_in_descriptor(in);
+    call.transfer.in_fd = hs_in_descriptor(call.in);
     call.transfer.offset = hs_bytes(offset, "offset");
     call.transfer.length = hs_bytes(len, "len");
     call.transfer.method = method;
     hs_check_region(call.transfer.offset, call.transfer.length);
+    call.transfer.out_fd = hs_out_descriptor(out);
     return call;
 }
 
@@ -88,7 +91,7 @@ raise_if_failed(const struct hs_transfer *t)
  * the result from being returned.
  */
 static VALUE
-attempt(struct hs_call *call)
+one_attempt(struct hs_call *call)
 {
     struct hs_transfer *t = &call->transfer;
 
@@ -103,7 +106,7 @@ attempt(struct hs_call *call)
 static VALUE
 splice_attempt(struct hs_call *call)
 {
-    VALUE outcome = attempt(call);
+    VALUE outcome = one_attempt(call);
 
     /* Only a kernel without the call says something of every transfer to come. */
     if (call->transfer.status == HS_UNSUPPORTED && call->transfer.err == ENOSYS) {
@@ -141,7 +144,7 @@ sendfile_copy(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len)
     struct hs_call call = region_call(out, in, offset, len, hs_os_sendfile);
 
     (void)self;
-    return attempt(&call);
+    return one_attempt(&call);
 }
 
 /*
@@ -154,6 +157,8 @@ sendfile_copy(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len)
  * up or the file ends. +head+, a String, goes out before the body, in one segment with it where
  * that fits, and its bytes count in the result. A block gets the bytes of body and head, if there are
  * any, also when an interrupt keeps them from being returned.
+ *
+ * The count is short, too, when sendfile refuses the body after the head is out.
  *
  * Raises as ::copy does, and ArgumentError when +len+ is over SMALL_FILE_THRESHOLD. See pread(2),
  * sendmsg(2), sendfile(2).
@@ -238,16 +243,18 @@ static VALUE
 sendfile_fadvise_sequential(int argc, VALUE *argv, VALUE self)
 {
     off_t length, offset;
+    VALUE file;
 
     (void)self;
     rb_check_arity(argc, 2, 3);
-    hs_in_descriptor(argv[0]);
+    file = hs_in_source(argv[0]);
+    hs_in_descriptor(file);
     if (RB_INTEGER_TYPE_P(argv[1]) && !is_positive(argv[1])) return ID2SYM(id_noop);
     length = hs_bytes(argv[1], "len");
     offset = argc > 2 ? hs_bytes(argv[2], "offset") : 0;
     hs_check_region(offset, length);
 
-    switch (hs_advise_without_gvl(argv[0], offset, length)) {
+    switch (hs_advise_without_gvl(file, offset, length)) {
     case HS_ADVICE_OK: return ID2SYM(id_ok);
     case HS_ADVICE_ERROR: return ID2SYM(id_error);
     default: return ID2SYM(id_noop);
@@ -349,18 +356,21 @@ native_transfer(int argc, VALUE *argv, VALUE self)
 
     (void)self;
     rb_check_arity(argc, 9, 9);
-    call = hs_call_on(argv[0], argv[1]);
-    t->out_fd = hs_out_descriptor(argv[0]);
-    if (!NIL_P(argv[1])) t->in_fd = hs_in_descriptor(argv[1]);
-    t->offset = hs_bytes(argv[2], "offset");
-    t->length = hs_bytes(argv[3], "len");
-    hs_check_region(t->offset, t->length);
-    t->method = method_named(argv[4]);
-    head = set_head(t, argv[5], NULL, 0);
-    t->head_sent = NUM2SIZET(argv[6]);
+    call = hs_call_on(argv[0], NIL_P(argv[1]) ? Qnil : hs_in_source(argv[1]));
     t->wait = argv[7] != Qfalse;
     t->timeout_ns = t->wait ? hs_timeout_ns(argv[7]) : -1;
     t->report = RTEST(argv[8]);
+    t->method = method_named(argv[4]);
+    head = set_head(t, argv[5], NULL, 0);
+    t->head_sent = NUM2SIZET(argv[6]);
+    if (t->head_sent > t->head_length) {
+        rb_raise(rb_eRangeError, "head is shorter than what was sent of it");
+    }
+    if (!NIL_P(call.in)) t->in_fd = hs_in_descriptor(call.in);
+    t->offset = hs_bytes(argv[2], "offset");
+    t->length = hs_bytes(argv[3], "len");
+    hs_check_region(t->offset, t->length);
+    t->out_fd = hs_out_descriptor(argv[0]);
     call.yield_counts = true;
     call.head_before = t->head_sent;
 
@@ -389,7 +399,7 @@ native_queued(VALUE self, VALUE io)
 static VALUE
 release_sigpipe(VALUE signals)
 {
-    hs_signals_release((const struct hs_signals *)signals, true);
+    hs_signals_release((const struct hs_signals *)signals);
     return Qnil;
 }
 
@@ -422,7 +432,7 @@ native_regular_size(VALUE self, VALUE file)
     struct stat st;
 
     (void)self;
-    if (fstat(hs_in_descriptor(file), &st) < 0) rb_sys_fail("fstat");
+    if (fstat(hs_in_descriptor(hs_in_source(file)), &st) < 0) rb_sys_fail("fstat");
     return S_ISREG(st.st_mode) ? OFFT2NUM(st.st_size) : Qnil;
 }
 

@@ -14,11 +14,13 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+_Static_assert(sizeof(off_t) == sizeof(int64_t), "offsets of large files");
+
 /* Bodies up to this many bytes are the business of copy_small. */
 #define HS_SMALL_FILE_THRESHOLD 65536
 
 enum hs_status {
-    HS_DONE,        /* all of the region is out */
+    HS_DONE = 0,    /* all of the region is out */
     HS_PARTIAL,     /* some of it is */
     HS_EAGAIN,      /* none: the socket is full */
     HS_EOF,         /* the file ends before the region does */
@@ -109,7 +111,7 @@ struct hs_signals {
 void hs_signals_init(void);
 void hs_signals_hold(struct hs_signals *signals);
 void hs_signals_hold_pipe(struct hs_signals *signals); /* SIGPIPE alone, and only if it does harm */
-void hs_signals_release(const struct hs_signals *signals, bool broken_pipe);
+void hs_signals_release(const struct hs_signals *signals);
 bool hs_wakeup_pending(void);
 
 /* discard_sigtimedwait.c or discard_sigwait.c: takes back the SIGPIPE pending for this thread. */
@@ -138,7 +140,8 @@ void hs_os_push(int fd, bool more);
 
 /* arguments.c */
 int hs_out_descriptor(VALUE out);
-int hs_in_descriptor(VALUE in);
+VALUE hs_in_source(VALUE in); /* the IO, or the number, that in stands for */
+int hs_in_descriptor(VALUE source);
 int hs_pipe_descriptor(VALUE pipe, const char *name);
 off_t hs_bytes(VALUE value, const char *name);
 void hs_check_region(off_t offset, off_t length);

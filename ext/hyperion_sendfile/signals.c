@@ -78,12 +78,13 @@ hs_signals_hold_pipe(struct hs_signals *signals)
 }
 
 void
-hs_signals_release(const struct hs_signals *signals, bool broken_pipe)
+hs_signals_release(const struct hs_signals *signals)
 {
     sigset_t pending;
 
     if (!signals->held) return;
-    if (broken_pipe && !signals->sigpipe_was_pending && sigpending(&pending) == 0 &&
+    /* Looked for whatever was reported: sendfile may raise it and still return an earlier count. */
+    if (!signals->sigpipe_was_pending && sigpending(&pending) == 0 &&
         sigismember(&pending, SIGPIPE) == 1) {
         hs_discard_sigpipe();
     }

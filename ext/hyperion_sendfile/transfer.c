@@ -162,6 +162,10 @@ attempt(struct hs_transfer *t)
     t->head_sent += moved.head;
     t->sent += moved.body;
     t->err = moved.err;
+    if (moved.head > 0 || moved.body > 0) {
+        t->queued = -1;
+        t->deadline_ns = after(t->timeout_ns);
+    }
     return judge(t, &moved);
 }
 
@@ -171,7 +175,9 @@ run_once(struct hs_transfer *t)
     off_t chunk = hs_next_chunk(t);
     enum hs_status status = attempt(t);
 
-    return status == HS_PARTIAL && t->sent < chunk && at_end_of_file(t) ? HS_EOF : status;
+    /* With an EAGAIN it was the socket that ended the attempt, and a pipe may hold more. */
+    if (status == HS_PARTIAL && t->err == 0 && t->sent < chunk && at_end_of_file(t)) return HS_EOF;
+    return status;
 }
 
 static enum hs_status
@@ -190,8 +196,6 @@ run_waiting(struct hs_transfer *t, const sigset_t *during)
         if (status == HS_PARTIAL) {
             if (t->report) return status;
             idle = 0;
-            t->queued = -1;
-            t->deadline_ns = after(t->timeout_ns);
             /* A reader that keeps pace never lets ppoll wait, and so never lets it be woken. */
             if (t->sent >= look_up) {
                 if (hs_wakeup_pending() || (slice_end != NEVER && hs_now_ns() >= slice_end)) {
@@ -216,19 +220,19 @@ void
 hs_transfer_run(struct hs_transfer *t)
 {
     struct hs_signals signals = {0};
+    bool stands_in = t->method == hs_os_sendfile && !hs_never_blocks(t->out_fd);
 
     t->err = 0;
-    if (t->method == hs_os_sendfile && !hs_never_blocks(t->out_fd)) {
-        t->method = hs_buffered; /* whose writes wait in no mode */
-    }
+    if (stands_in) t->method = hs_buffered; /* whose writes wait in no mode */
     if (t->wait) {
         hs_signals_hold(&signals);
     } else if (t->method != hs_buffered) { /* which raises no signal */
         hs_signals_hold_pipe(&signals);
     }
     t->status = t->wait ? run_waiting(t, &signals.before) : run_once(t);
+    if (stands_in && t->status == HS_FAILED && t->err == ESPIPE) t->status = HS_UNSUPPORTED;
     if (t->status == HS_DONE || t->status == HS_EOF || t->status == HS_FAILED) {
         hs_os_push(t->out_fd, t->status != HS_DONE); /* there may be no next byte to push these */
     }
-    hs_signals_release(&signals, t->err == EPIPE);
+    hs_signals_release(&signals);
 }

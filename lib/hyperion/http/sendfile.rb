@@ -144,8 +144,9 @@ module Hyperion
           if IO === out && IO === file && Integer === len && len <= ONE_CALL && !block_given? &&
              !out.closed? && out.sync
             Arguments.check_timeout(timeout) unless IO_TIMEOUT.equal?(timeout)
+            whole = String === head ? head.bytesize + len : len
             moved = copy_at_once(out, file, offset, len, head)
-            return len if moved == (head ? head.bytesize + len : len)
+            return len if moved == whole
           end
 
           by_route(waiter || Waiters.current, moved, out, file, offset, len, head, timeout, &progress)

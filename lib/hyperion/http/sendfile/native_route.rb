@@ -9,6 +9,9 @@ module Hyperion
       module NativeRoute
         # What a fiber sends before it lets others run.
         STEP = 1024 * 1024
+        # Whether a head can be held back until its body comes; elsewhere sendfile takes it along.
+        MSG_MORE = Sendfile.platform_tag == :linux
+        private_constant :MSG_MORE
 
         # Runs in C until the region is out or something is in the way, waiting included; or, for a
         # fiber, makes one attempt.
@@ -31,6 +34,8 @@ module Hyperion
         module PrimitiveStep
           def call(transfer)
             if transfer.head_left?
+              return SENDFILE_IN_FIBER.call(transfer) unless MSG_MORE
+
               status = send_head(transfer)
               return status if transfer.head_left? || transfer.complete?
             end
@@ -101,9 +106,10 @@ module Hyperion
 
         SENDFILE = TransferStep.new(:sendfile, wait: true).freeze
         BUFFERED = TransferStep.new(:buffered, wait: true).freeze
+        SENDFILE_IN_FIBER = TransferStep.new(:sendfile, wait: false).freeze
         BUFFERED_IN_FIBER = TransferStep.new(:buffered, wait: false).freeze
         COPY_IN_FIBER = CopyStep.new.freeze
-        private_constant :SENDFILE, :BUFFERED, :COPY_IN_FIBER, :BUFFERED_IN_FIBER,
+        private_constant :SENDFILE, :BUFFERED, :COPY_IN_FIBER, :SENDFILE_IN_FIBER, :BUFFERED_IN_FIBER,
                          :TransferStep, :PrimitiveStep, :CopyStep, :SpliceStep
 
         # @param fresh [Boolean] nothing was tried yet

@@ -19,7 +19,7 @@ module Hyperion
           @file = file
           @offset = offset
           @length = length
-          @head = head
+          @head = head.nil? || head.frozen? ? head : String.new(head).freeze # the caller may reuse it meanwhile
           @head_left = head ? head.bytesize : 0
           @head_sent = 0
           @sent = 0

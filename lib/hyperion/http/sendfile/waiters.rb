@@ -56,11 +56,14 @@ module Hyperion
           end
         end
 
-        # Under a scheduler without timeout_after Timeout would hit whichever fiber runs.
+        # Under a scheduler without timeout_after Timeout would hit whichever fiber runs; and Thread#join
+        # there leaves its place in the list of a thread that outlives the fiber.
         def self.in_a_thread(seconds, &block)
           thread = Thread.new(&block)
           thread.report_on_exception = false
-          thread.value if thread.join([seconds, SOON].max)
+          deadline = Transfer.now + seconds
+          sleep(SOON) while thread.alive? && Transfer.now < deadline
+          thread.value unless thread.alive?
         ensure
           thread&.kill
         end
