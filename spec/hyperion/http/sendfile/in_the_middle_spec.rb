@@ -1,0 +1,80 @@
+# frozen_string_literal: true
+
+# What other code does in the middle of a call: a head that changes, a to_io that closes things, a peer that goes
+# while bytes still move.
+
+require "spec_helper"
+require "open3"
+require "rbconfig"
+
+RSpec.describe Hyperion::Http::Sendfile, "in the middle of a call" do
+  size = 3_000_001
+
+  describe "a head that its owner changes" do
+    { "grows" => ->(head) { head << "INJECTED" }, "is cleared" => :clear.to_proc }.each do |what, change|
+      %i[thread fiber_minimal].each do |waiter|
+        it "goes out as it was given, where it #{what} (#{waiter})" do
+          channel = channel(:unix)
+          reader = channel.read
+          head = "HTTP/1.1 200 OK\r\n\r\n" * 3
+          given = head.dup
+          copy_under(waiter, channel.out, payload_file(size), 0, size, head: head, timeout: 5) { change.call(head) }
+          channel.finish
+          expect(reader.result).to be_payload(given.b + payload(size))
+        end
+      end
+    end
+  end
+
+  describe "a source whose to_io runs code" do
+    # The number of the destination is somebody else's by the time that the source is known.
+    it "gets nothing to whoever has the destination's number now" do
+      out = channel(:unix).out
+      number = out.fileno
+      other = nil
+      file = payload_file(12)
+      source = Object.new
+      source.define_singleton_method(:to_io) do
+        out.close
+        other ||= UNIXSocket.pair.each { |socket| Cleanup.close(socket) }
+        file
+      end
+      %i[copy copy_small copy_splice].each do |name|
+        expect { S.public_send(name, out, source, 0, 12) }.to raise_error(IOError, /out/)
+      end
+      expect(other.map(&:fileno)).to include(number)
+      expect(other.map { |socket| socket.read_nonblock(100, exception: false) }).to all(eq(:wait_readable))
+    end
+  end
+
+  describe "SIGPIPE after bytes were moved" do
+    script = <<~RUBY
+      require "hyperion/http/sendfile"
+      require "socket"
+      hits = 0
+      trap("PIPE", ENV["DISPOSITION"] == "trap" ? proc { hits += 1 } : "SYSTEM_DEFAULT")
+      server = TCPServer.new("127.0.0.1", 0)
+      moved = 0
+      10.times do
+        client = TCPSocket.new("127.0.0.1", server.addr[1])
+        socket = server.accept
+        socket.setsockopt(:SOCKET, :SNDBUF, 4 << 20)
+        client.close
+        bytes, = Hyperion::Http::Sendfile.copy(socket, File.open(ARGV[0]), 0, 4 << 20)
+        moved += 1 if bytes.positive?
+      rescue SystemCallError
+        nil
+      end
+      puts [moved.positive?, hits].inspect
+    RUBY
+
+    %w[trap default].each do |disposition|
+      it "is not delivered, with #{disposition}" do
+        ruby = [RbConfig.ruby, *$LOAD_PATH.flat_map { |path| ["-I", path] }]
+        output, status = Open3.capture2e({ "DISPOSITION" => disposition }, *ruby, "-e", script,
+                                         payload_file(4 << 20).path)
+        expect([output.chomp, status.success?]).to eq(["[true, 0]", true])
+      end
+    end
+  end
+end
