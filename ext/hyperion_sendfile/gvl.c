@@ -190,34 +190,3 @@ hs_wait_without_gvl(VALUE io, short events, VALUE timeout)
         if (deadline != INT64_MAX && hs_now_ns() >= deadline) return false;
     }
 }
-
-struct advice {
-    int fd;
-    off_t offset;
-    off_t length;
-    bool asked;
-    enum hs_advice given;
-};
-
-static void *
-advise(void *data)
-{
-    struct advice *advice = data;
-
-    advice->given = hs_os_advise_sequential(advice->fd, advice->offset, advice->length);
-    advice->asked = true;
-    return NULL;
-}
-
-enum hs_advice
-hs_advise_without_gvl(VALUE file, off_t offset, off_t length)
-{
-    struct advice advice = {.offset = offset, .length = length};
-
-    while (!advice.asked) {
-        advice.fd = hs_in_descriptor(file);
-        rb_nogvl(advise, &advice, RUBY_UBF_IO, NULL, RB_NOGVL_INTR_FAIL);
-        if (!advice.asked) rb_thread_check_ints();
-    }
-    return advice.given;
-}

@@ -242,19 +242,22 @@ is_positive(VALUE integer)
 static VALUE
 sendfile_fadvise_sequential(int argc, VALUE *argv, VALUE self)
 {
+    int fd;
     off_t length, offset;
-    VALUE file;
 
     (void)self;
     rb_check_arity(argc, 2, 3);
-    file = hs_in_source(argv[0]);
-    hs_in_descriptor(file);
+    fd = hs_in_descriptor(hs_in_source(argv[0]));
     if (RB_INTEGER_TYPE_P(argv[1]) && !is_positive(argv[1])) return ID2SYM(id_noop);
     length = hs_bytes(argv[1], "len");
     offset = argc > 2 ? hs_bytes(argv[2], "offset") : 0;
     hs_check_region(offset, length);
 
-    switch (hs_advise_without_gvl(file, offset, length)) {
+    /*
+     * Under the GVL: the call notes the advice and returns, while to give the GVL up for it would cost
+     * a transfer beside a busy thread a second time slice.
+     */
+    switch (hs_os_advise_sequential(fd, offset, length)) {
     case HS_ADVICE_OK: return ID2SYM(id_ok);
     case HS_ADVICE_ERROR: return ID2SYM(id_error);
     default: return ID2SYM(id_noop);

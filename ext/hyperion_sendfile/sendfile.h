@@ -163,7 +163,6 @@ struct hs_call {
 struct hs_call hs_call_on(VALUE out, VALUE in);
 void hs_call_run(struct hs_call *call);
 bool hs_wait_without_gvl(VALUE io, short events, VALUE timeout);
-enum hs_advice hs_advise_without_gvl(VALUE file, off_t offset, off_t length);
 
 /* region_io.c or region_nogvl.c: func(data) without the GVL, on behalf of this descriptor. */
 void hs_region(void (*func)(void *), void *data, int fd);

@@ -115,7 +115,8 @@ module Faults
         begin
           Outcome.new(value: yield)
         rescue Exception => e # rubocop:disable Lint/RescueException -- the parent raises it
-          Outcome.new(error: RuntimeError.new("in a child: #{e.class}: #{e.message}\n#{e.backtrace&.first(8)&.join("\n")}"))
+          trace = e.backtrace&.first(8)&.join("\n")
+          Outcome.new(error: RuntimeError.new("in a child: #{e.class}: #{e.message}\n#{trace}"))
         end
       report.write(Marshal.dump(outcome))
       report.close
@@ -313,7 +314,7 @@ module Faults
       count = 0
       buffer = String.new
       begin
-        count += buffer.bytesize until socket.recv(1 << 20, 0x20, buffer).tap { $stdout.write(".") if count.zero? }.empty?
+        count += buffer.bytesize until socket.recv(1 << 20, 0x20, buffer).to_s.tap { $stdout.write(".") if count.zero? }.empty?
       rescue SystemCallError
         nil
       end

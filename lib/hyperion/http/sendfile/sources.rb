@@ -98,9 +98,13 @@ module Hyperion
 
         # Read from where it stands, as far as it has something.
         class Stream
+          # @return [IO, nil] what can be waited on until there is something
+          attr_reader :io
+
           def initialize(source, reader)
             @source = source
             @reader = reader
+            @io = source if IO === source
           end
 
           def read(length, _offset, buffer)

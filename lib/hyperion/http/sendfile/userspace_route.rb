@@ -91,9 +91,23 @@ module Hyperion
 
         # Only a stream can keep us waiting.
         def read(length, transfer)
-          return within(transfer) { @source.read(length, transfer.position, @buffer) } if Sources::Stream === @source
+          if Sources::Stream === @source
+            return within(transfer) { @source.read(length, transfer.position, @buffer) } unless @source.io
 
+            wait_for_source(transfer)
+          end
           @waiter.run { @source.read(length, transfer.position, @buffer) }
+        end
+
+        # A fiber that is killed inside of an IO's own read would leave its place in that IO's queue behind.
+        def wait_for_source(transfer)
+          loop do
+            left = transfer.time_left
+            raise transfer.timed_out if left&.negative?
+
+            patience = [left, Waiters::LOOK_AGAIN].compact.min
+            break if @waiter.run { @source.io.wait_readable(patience) }
+          end
         end
 
         def unwritten

@@ -73,13 +73,14 @@ module Hyperion
         SOON = 0.001
         private_constant :SOON
 
+        # Seconds: no wait is longer, so that a close that nobody told us of is noticed.
+        LOOK_AGAIN = 1.0
+
         # Every wait goes through the scheduler, and so does the end of every step.
         module InFiber
           # A scheduler may not hear that an IO was closed, or that the reader of a pipe is gone: try again
-          # now and then, in seconds.
-          LOOK_AGAIN = 0.15
-          # Where only a fiber of this thread can have closed it, which would know whom it leaves waiting.
-          LOOK_AGAIN_ALONE = 1.0
+          # now and then, and more often where there are other threads to close things. In seconds.
+          LOOK_AGAIN_AMONG_THREADS = 0.15
 
           module_function
 
@@ -88,7 +89,7 @@ module Hyperion
           end
 
           def wait(io, writable, seconds)
-            look_again = Native.alone? ? LOOK_AGAIN_ALONE : LOOK_AGAIN
+            look_again = Native.alone? ? LOOK_AGAIN : LOOK_AGAIN_AMONG_THREADS
             seconds = look_again unless seconds && seconds < look_again
             !(writable ? io.wait_writable(seconds) : io.wait_readable(seconds)).nil?
           end
@@ -145,8 +146,8 @@ module Hyperion
 
         if Fiber.respond_to?(:blocking)
           # Runs the block where no scheduler is consulted.
-          def self.without_scheduler(&block)
-            under_scheduler? ? Fiber.blocking(&block) : yield
+          def self.without_scheduler
+            under_scheduler? ? Fiber.blocking { |_fiber| yield } : yield
           end
         else
           def self.without_scheduler(&block)

@@ -191,7 +191,7 @@ RSpec.describe Hyperion::Http::Sendfile do
     ENV["HYPERION_HTTP_SPLICE"] = saved
   end
 
-  let(:file) { Cleanup.close(File.open(Fairness.path, "rb")) }
+  let!(:file) { Cleanup.close(File.open(Fairness.path, "rb")) } # not in the fiber, where it may be offloaded
 
   # A destination with room for the whole region: it is writable whenever it is asked.
   def always_writable(setting)
@@ -323,7 +323,8 @@ RSpec.describe Hyperion::Http::Sendfile do
     let(:out) { channel(:tcp).tap { |each| each.read(process: true, keep: false) }.out }
 
     # Of this thread's making alone: the reader is another process, and what else there is sleeps.
-    def objects_of(calls, size, **options)
+    # Keywords stand in the call, since a splat makes a Hash of its own.
+    def objects_of(calls, size, head: nil, timeout: nil)
       out = self.out
       source = file
       GC.start
@@ -331,10 +332,10 @@ RSpec.describe Hyperion::Http::Sendfile do
       before = made = nil
       [3, calls].each do |times| # warm first
         before = GC.stat(:total_allocated_objects)
-        if options.empty?
-          S.copy_to_socket(out, source, 0, size) while (times -= 1) >= 0
+        if timeout
+          S.copy_to_socket(out, source, 0, size, timeout: timeout) while (times -= 1) >= 0
         else
-          S.copy_to_socket(out, source, 0, size, **options) while (times -= 1) >= 0
+          S.copy_to_socket(out, source, 0, size, head: head) while (times -= 1) >= 0
         end
         made = GC.stat(:total_allocated_objects) - before
       end

@@ -281,7 +281,8 @@ RSpec.describe Hyperion::Http::Sendfile, "interrupted" do
 
     {
       "sendfile" => {}, "splice" => { splice: true }, "a buffered write" => { nonblock: false },
-      "TLS" => { kind: :tls13 }, "a fiber" => { waiter: :fiber_async }, "a fiber's splice" => { waiter: :fiber_async, splice: true }
+      "TLS" => { kind: :tls13 }, "a fiber" => { waiter: :fiber_async },
+      "a fiber's splice" => { waiter: :fiber_async, splice: true }
     }.each do |what, options|
       it "sends every byte by #{what} in the main thread under a storm of them" do
         caught = 0

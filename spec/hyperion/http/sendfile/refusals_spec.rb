@@ -240,7 +240,8 @@ RSpec.describe Hyperion::Http::Sendfile, "refused by the kernel" do
     { sendfile: {}, fill: { splice: true }, pread: { nonblock: false } }.each do |call, options|
       it "takes 0 from #{call} for the end of the file" do
         %i[thread fiber_async].product([0, 1]).each do |waiter, skip|
-          report = Faults.run(:deliver, size: size, waiter: waiter, faults: { call => rule.call(:end_of_file, skip: skip) },
+          faults = { call => rule.call(:end_of_file, skip: skip) }
+          report = Faults.run(:deliver, size: size, waiter: waiter, faults: faults,
                                         **options)
           expect(report[:fired][call]).to be >= 1
           sent = report[:received].bytesize
