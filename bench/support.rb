@@ -23,7 +23,7 @@ module Bench
   GIB = 1 << 30
 
   # How much a limit is widened where there is no time for enough rounds.
-  QUICK_SLACK = 1.4
+  QUICK_SLACK = 1.6
 
   module_function
 

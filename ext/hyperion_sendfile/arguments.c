@@ -65,6 +65,18 @@ open_file(VALUE io, const char *name, int needed)
 }
 
 /*
+ * Whether Ruby holds nothing back for out and won't: its buffer is out, and it is in sync mode. False
+ * for what is closed or no IO, which is for others to say.
+ */
+bool
+hs_flushed(VALUE out)
+{
+    if (!RB_TYPE_P(out, T_FILE) || closed(out) || !(mode(out) & FMODE_SYNC)) return false;
+    rb_io_flush(out);
+    return true;
+}
+
+/*
  * The descriptor to write to. Only a real IO or a number will do: what merely wraps an IO may be
  * encrypting what is written to it.
  */

@@ -20,7 +20,8 @@
 #include <sys/stat.h>
 
 static ID status_ids[HS_FAILED];
-static ID id_sendfile, id_buffered, id_head, id_ok, id_error, id_noop;
+static VALUE mSendfile;
+static ID id_copy_small, id_sendfile, id_buffered, id_head, id_ok, id_error, id_noop;
 
 static atomic_bool splice_marked_unsupported;
 
@@ -448,6 +449,30 @@ native_widen_pipe(VALUE self, VALUE pipe_w)
     return Qnil;
 }
 
+/*
+ * Native.copy_at_once(out, in, offset, len, head) -> true, bytes, or nil
+ *
+ * What copy_to_socket does for a small body between two IOs, as few steps as can be: flush, and call
+ * copy_small by its public name, which checks the arguments. true: all is out; bytes: as many of head
+ * and body are; nil: this is not the case it is for, and nothing was sent.
+ */
+static VALUE
+native_copy_at_once(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len, VALUE head)
+{
+    VALUE arguments[] = {out, in, offset, len, head};
+    long whole;
+    VALUE moved;
+
+    (void)self;
+    if (!FIXNUM_P(len) || FIX2LONG(len) > HS_SMALL_FILE_THRESHOLD || !RB_TYPE_P(in, T_FILE) ||
+        !hs_flushed(out)) {
+        return Qnil;
+    }
+    whole = FIX2LONG(len) + (RB_TYPE_P(head, T_STRING) ? RSTRING_LEN(head) : 0);
+    moved = rb_funcallv(mSendfile, id_copy_small, NIL_P(head) ? 4 : 5, arguments);
+    return moved == LONG2FIX(whole) ? Qtrue : moved;
+}
+
 /* Native.push(io) -> nil: sends what Nagle's algorithm holds back */
 static VALUE
 native_push(VALUE self, VALUE io)
@@ -467,6 +492,7 @@ intern_names(void)
     status_ids[HS_UNSUPPORTED] = rb_intern("unsupported");
     status_ids[HS_TIMEOUT] = rb_intern("timeout");
     status_ids[HS_INTERRUPTED] = rb_intern("interrupted");
+    id_copy_small = rb_intern("copy_small");
     id_sendfile = rb_intern("sendfile");
     id_buffered = rb_intern("buffered");
     id_head = rb_intern("head");
@@ -478,7 +504,7 @@ intern_names(void)
 RUBY_FUNC_EXPORTED void
 Init_hyperion_sendfile(void)
 {
-    VALUE mHyperion, mHttp, mSendfile, mNative;
+    VALUE mHyperion, mHttp, mNative;
 
     rb_ext_ractor_safe(true);
     hs_signals_init();
@@ -502,6 +528,7 @@ Init_hyperion_sendfile(void)
 
     mNative = rb_define_module_under(mSendfile, "Native");
     rb_define_singleton_method(mNative, "transfer", native_transfer, -1);
+    rb_define_singleton_method(mNative, "copy_at_once", native_copy_at_once, 5);
     rb_define_singleton_method(mNative, "wait", native_wait, 3);
     rb_define_singleton_method(mNative, "regular_size", native_regular_size, 1);
     rb_define_singleton_method(mNative, "push", native_push, 1);

@@ -139,6 +139,7 @@ void hs_os_push(int fd, bool more);
 #ifdef RUBY_H
 
 /* arguments.c */
+bool hs_flushed(VALUE out);
 int hs_out_descriptor(VALUE out);
 VALUE hs_in_source(VALUE in); /* the IO, or the number, that in stands for */
 int hs_in_descriptor(VALUE source);

@@ -45,9 +45,7 @@ module Hyperion
       IO_TIMEOUT = Object.new.freeze
       # Whether the extension is there.
       EXTENSION = Native.respond_to?(:transfer)
-      # Bodies up to this many bytes may be sent by one call of the extension.
-      ONE_CALL = EXTENSION ? SMALL_FILE_THRESHOLD : -1
-      private_constant :IO_TIMEOUT, :EXTENSION, :ONE_CALL
+      private_constant :IO_TIMEOUT, :EXTENSION
     end
   end
 end
@@ -141,25 +139,17 @@ module Hyperion
         #
         # @param waiter [Module, nil] nil: whichever suits who is calling
         def deliver(waiter, out, file, offset, len, head, timeout, &progress)
-          if IO === out && IO === file && Integer === len && len <= ONE_CALL && !block_given? &&
-             !out.closed? && out.sync
-            Arguments.check_timeout(timeout) unless IO_TIMEOUT.equal?(timeout)
-            whole = String === head ? head.bytesize + len : len
-            moved = copy_at_once(out, file, offset, len, head)
-            return len if moved == whole
+          Arguments.check_timeout(timeout) unless IO_TIMEOUT.equal?(timeout)
+          begin
+            moved = Native.copy_at_once(out, file, offset, len, head) unless block_given?
+            return len if moved == true
+          rescue Errno::ESPIPE
+            nil # the file has no offsets, and nothing was sent
+          rescue SystemCallError, IOError => e
+            raise Progress.tell(e, 0, len)
           end
 
           by_route(waiter || Waiters.current, moved, out, file, offset, len, head, timeout, &progress)
-        end
-
-        # {copy_small} checks the arguments. nil when the file has no offsets, and so nothing was sent.
-        def copy_at_once(out, file, offset, len, head)
-          out.flush
-          head ? copy_small(out, file, offset, len, head) : copy_small(out, file, offset, len)
-        rescue Errno::ESPIPE
-          nil
-        rescue SystemCallError, IOError => e
-          raise Progress.tell(e, 0, len)
         end
 
         # @param moved [Integer, nil] bytes of head and region that are out already; nil: nothing was tried

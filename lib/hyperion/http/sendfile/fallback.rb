@@ -44,6 +44,8 @@ module Hyperion
       # The little of it that the façade needs.
       # @api private
       module Native
+        def self.copy_at_once(_out, _file, _offset, _len, _head); end
+
         def self.wait(io, writable, seconds)
           !(writable ? io.wait_writable(seconds) : io.wait_readable(seconds)).nil?
         end

@@ -87,7 +87,8 @@ RSpec.describe Hyperion::Http::Sendfile, "and its descriptors" do
             sender = start_under(waiter) do
               ready = true # the scheduler has its own
               sleep(0.001) until none_left
-              S.public_send(waiter == :blocking ? :copy_to_socket_blocking : :copy_to_socket, channel.out, file, 0, bytes,
+              name = waiter == :blocking ? :copy_to_socket_blocking : :copy_to_socket
+              S.public_send(name, channel.out, file, 0, bytes,
                             head: head)
             end
             eventually { ready }
