@@ -11,7 +11,7 @@ Gem::Specification.new do |spec|
   spec.summary = "Exact bytes from a file to a socket, by the cheapest safe route"
   spec.description = <<~TEXT.tr("\n", " ").strip
     copy_to_socket(out, file, offset, length) puts exactly those bytes on that connection with sendfile, splice,
-    kernel TLS or a userspace loop, or raises and says how far it got. It waits through the fiber scheduler where
+    or a userspace loop, or raises and says how far it got. It waits through the fiber scheduler where
     there is one, and otherwise without the GVL.
   TEXT
 

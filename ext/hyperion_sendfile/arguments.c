@@ -34,6 +34,15 @@ mode(VALUE io)
 {
     return rb_io_mode(io);
 }
+
+/* Such a Ruby doesn't tell what is in its buffer. In sync mode there will rarely be anything. */
+static bool
+empty_buffer(VALUE io)
+{
+    if (!(mode(io) & FMODE_SYNC)) return false;
+    rb_io_flush(io);
+    return true;
+}
 #else
 static bool
 closed(VALUE io)
@@ -47,6 +56,12 @@ static int
 mode(VALUE io)
 {
     return RFILE(io)->fptr->mode;
+}
+
+static bool
+empty_buffer(VALUE io)
+{
+    return RFILE(rb_io_get_write_io(io))->fptr->wbuf.len == 0;
 }
 #endif
 
@@ -64,16 +79,11 @@ open_file(VALUE io, const char *name, int needed)
     return fptr;
 }
 
-/*
- * Whether Ruby holds nothing back for out and won't: its buffer is out, and it is in sync mode. False
- * for what is closed or no IO, which is for others to say.
- */
+/* Whether Ruby holds nothing back for out. False for what is closed or no IO, which is for others to say. */
 bool
 hs_flushed(VALUE out)
 {
-    if (!RB_TYPE_P(out, T_FILE) || closed(out) || !(mode(out) & FMODE_SYNC)) return false;
-    rb_io_flush(out);
-    return true;
+    return RB_TYPE_P(out, T_FILE) && RFILE(out)->fptr && !closed(out) && empty_buffer(out);
 }
 
 /*

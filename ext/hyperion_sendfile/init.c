@@ -21,7 +21,7 @@
 
 static ID status_ids[HS_FAILED];
 static VALUE mSendfile;
-static ID id_copy_small, id_sendfile, id_buffered, id_head, id_ok, id_error, id_noop;
+static ID id_copy_small, id_turn, id_sendfile, id_buffered, id_head, id_ok, id_error, id_noop;
 
 static atomic_bool splice_marked_unsupported;
 
@@ -379,6 +379,7 @@ native_transfer(int argc, VALUE *argv, VALUE self)
     call.head_before = t->head_sent;
 
     hs_call_run(&call);
+    if (t->status == HS_FAILED && t->err == ESPIPE) t->status = HS_UNSUPPORTED; /* to be streamed */
     raise_if_failed(t);
     RB_GC_GUARD(head);
     return status_symbol(t->status);
@@ -421,12 +422,20 @@ native_without_sigpipe(VALUE self)
     return rb_ensure(rb_yield, Qnil, release_sigpipe, (VALUE)&signals);
 }
 
-/* Native.alone? -> true or false: whether there is no other thread, to close a file or a socket */
+/* Native.flushed?(out) -> whether Ruby holds nothing back for this IO */
 static VALUE
-native_alone_p(VALUE self)
+native_flushed_p(VALUE self, VALUE out)
 {
     (void)self;
-    return rb_thread_alone() ? Qtrue : Qfalse;
+    return hs_flushed(out) ? Qtrue : Qfalse;
+}
+
+/* Native.descriptor(out) -> the number that out is written by */
+static VALUE
+native_descriptor(VALUE self, VALUE out)
+{
+    (void)self;
+    return INT2NUM(hs_out_descriptor(out));
 }
 
 /* Native.regular_size(file) -> bytes, or nil when it is no regular file */
@@ -449,12 +458,17 @@ native_widen_pipe(VALUE self, VALUE pipe_w)
     return Qnil;
 }
 
+/* What a thread sends in small bodies before a fiber lets others run. */
+static const long BYTES_PER_TURN = 1024 * 1024;
+static _Thread_local long bytes_since_turn;
+
 /*
- * Native.copy_at_once(out, in, offset, len, head) -> true, bytes, or nil
+ * Native.copy_at_once(out, in, offset, len, head) -> true, :turn, bytes, or nil
  *
- * What copy_to_socket does for a small body between two IOs, as few steps as can be: flush, and call
- * copy_small by its public name, which checks the arguments. true: all is out; bytes: as many of head
- * and body are; nil: this is not the case it is for, and nothing was sent.
+ * What copy_to_socket does for a small body between two IOs, in as few steps as can be: call copy_small
+ * by its public name, which checks the arguments. true: all is out; :turn: the same, and a fiber has to
+ * let others run; bytes: as many of head and body are out; nil: this is not the case it is for, and
+ * nothing was sent.
  */
 static VALUE
 native_copy_at_once(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len, VALUE head)
@@ -470,7 +484,12 @@ native_copy_at_once(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len, VA
     }
     whole = FIX2LONG(len) + (RB_TYPE_P(head, T_STRING) ? RSTRING_LEN(head) : 0);
     moved = rb_funcallv(mSendfile, id_copy_small, NIL_P(head) ? 4 : 5, arguments);
-    return moved == LONG2FIX(whole) ? Qtrue : moved;
+    if (moved != LONG2FIX(whole)) return moved;
+
+    bytes_since_turn += whole;
+    if (bytes_since_turn < BYTES_PER_TURN) return Qtrue;
+    bytes_since_turn = 0;
+    return ID2SYM(id_turn);
 }
 
 /* Native.push(io) -> nil: sends what Nagle's algorithm holds back */
@@ -493,6 +512,7 @@ intern_names(void)
     status_ids[HS_TIMEOUT] = rb_intern("timeout");
     status_ids[HS_INTERRUPTED] = rb_intern("interrupted");
     id_copy_small = rb_intern("copy_small");
+    id_turn = rb_intern("turn");
     id_sendfile = rb_intern("sendfile");
     id_buffered = rb_intern("buffered");
     id_head = rb_intern("head");
@@ -534,7 +554,8 @@ Init_hyperion_sendfile(void)
     rb_define_singleton_method(mNative, "push", native_push, 1);
     rb_define_singleton_method(mNative, "queued", native_queued, 1);
     rb_define_singleton_method(mNative, "without_sigpipe", native_without_sigpipe, 0);
-    rb_define_singleton_method(mNative, "alone?", native_alone_p, 0);
+    rb_define_singleton_method(mNative, "flushed?", native_flushed_p, 1);
+    rb_define_singleton_method(mNative, "descriptor", native_descriptor, 1);
     rb_define_singleton_method(mNative, "widen_pipe", native_widen_pipe, 1);
     rb_define_singleton_method(mNative, "splice_marked_unsupported?",
                                native_splice_marked_unsupported_p, 0);

@@ -15,10 +15,10 @@ require "io/wait"
 require "timeout"
 require_relative "sendfile/version"
 begin
-  require_relative "sendfile/hyperion_sendfile"
-rescue LoadError
-  # Not built is one thing; built and not loadable is a fault to hear of.
-  raise if File.exist?(File.join(__dir__, "sendfile", "hyperion_sendfile.#{RbConfig::CONFIG["DLEXT"]}"))
+  # By the load path: RubyGems may keep what it compiles in a folder apart.
+  require "hyperion/http/sendfile/hyperion_sendfile"
+rescue LoadError => e
+  raise unless e.path == "hyperion/http/sendfile/hyperion_sendfile" # built, and not loadable
 
   require_relative "sendfile/fallback"
 end
@@ -89,6 +89,7 @@ module Hyperion
         # @raise [SystemCallError] EPIPE or ECONNRESET when the peer is gone, or what the kernel said; it
         #   answers {Progress#bytes_sent} too
         # @raise [IOError] out or file is closed, or was closed by another thread meanwhile
+        # @raise [OpenSSL::SSL::SSLError] what OpenSSL said of the connection
         # @raise [ArgumentError, TypeError, RangeError] a bad argument; nothing was written
         # @see https://man7.org/linux/man-pages/man2/sendfile.2.html sendfile(2)
         def copy_to_socket(out, file, offset = 0, len = nil, head: nil, timeout: IO_TIMEOUT, &progress)
@@ -143,6 +144,11 @@ module Hyperion
           begin
             moved = Native.copy_at_once(out, file, offset, len, head) unless block_given?
             return len if moved == true
+
+            if moved == :turn
+              sleep(0) if waiter.nil? && Waiters.under_scheduler?
+              return len
+            end
           rescue Errno::ESPIPE
             nil # the file has no offsets, and nothing was sent
           rescue SystemCallError, IOError => e
@@ -166,7 +172,11 @@ module Hyperion
           (native && NativeRoute.run(transfer, waiter, moved.nil?)) || UserspaceRoute.run(transfer, waiter)
           transfer.sent
         rescue SystemCallError, IOError => e
-          raise Progress.tell(e, transfer ? transfer.sent : 0, len)
+          raise Progress.tell(e, transfer ? transfer.sent : of_body(moved, head), len)
+        end
+
+        def of_body(moved, head)
+          moved ? [moved - head.to_s.bytesize, 0].max : 0
         end
 
         def own_timeout(out)
@@ -174,15 +184,18 @@ module Hyperion
           io.timeout if IO === io && io.respond_to?(:timeout)
         end
 
-        # What Ruby holds for the destination comes before the region. Only an IO that is not in sync
-        # mode is likely to hold anything, and so to have to wait.
+        # What Ruby holds for the destination comes before the region.
         def flush(transfer, waiter)
           out = transfer.out
-          return if Integer === out || transfer.io.nil?
-          return out.flush if out.sync
+          return unless IO === out ? !Native.flushed?(out) : tls?(out) && !out.sync
 
-          Waiters.within(waiter, transfer.timeout) { out.flush } or raise transfer.timed_out
+          Waiters.within(waiter, transfer.timeout) { waiter.steps_wait? ? flush_in_thread(out) : out.flush } or
+            raise transfer.timed_out
           transfer.start
+        end
+
+        def flush_in_thread(out)
+          Native.without_sigpipe { out.flush }
         end
       end
     end

@@ -44,7 +44,9 @@ module Hyperion
 
         def check_timeout(timeout)
           return if timeout.nil? || IO_TIMEOUT.equal?(timeout)
-          raise TypeError, "timeout must be a Numeric, not #{timeout.class}" unless Numeric === timeout
+          unless Numeric === timeout && timeout.real?
+            raise TypeError, "timeout must be a real Numeric, not #{timeout.inspect}"
+          end
           raise ArgumentError, "timeout must not be negative: #{timeout}" unless timeout >= 0
         end
       end

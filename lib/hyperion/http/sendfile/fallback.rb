@@ -47,12 +47,13 @@ module Hyperion
         def self.copy_at_once(_out, _file, _offset, _len, _head); end
 
         def self.wait(io, writable, seconds)
-          !(writable ? io.wait_writable(seconds) : io.wait_readable(seconds)).nil?
+          Waiters.without_scheduler { !(writable ? io.wait_writable(seconds) : io.wait_readable(seconds)).nil? }
         end
 
         def self.regular_size(file)
-          io = file.is_a?(Integer) ? File.for_fd(file, autoclose: false) : file.to_io
-          io.size if io.stat.file?
+          io = file.is_a?(Integer) ? IO.for_fd(file, autoclose: false) : file.to_io
+          io.flush if File === io && io.stat.writable? && !io.sync
+          io.stat.size if io.stat.file?
         end
 
         def self.queued(_io)
@@ -63,8 +64,12 @@ module Hyperion
           yield
         end
 
-        def self.alone?
-          Thread.list.size == 1
+        def self.flushed?(out)
+          out.sync && out.flush && true
+        end
+
+        def self.descriptor(out)
+          out.fileno
         end
 
         def self.splice_marked_unsupported?

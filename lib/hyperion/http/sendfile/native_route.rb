@@ -123,8 +123,6 @@ module Hyperion
 
           sendfile, buffered = waiter.steps_wait? ? [SENDFILE, BUFFERED] : [COPY_IN_FIBER, BUFFERED_IN_FIBER]
           Loop.run(transfer, waiter, sendfile) || Loop.run(transfer, waiter, buffered)
-        rescue Errno::ESPIPE
-          false
         end
 
         def self.copy_small(transfer)
@@ -135,6 +133,8 @@ module Hyperion
             transfer.advance(bytes, head_bytes)
           end
           transfer.advance_through_head(moved - counted)
+        rescue Errno::ESPIPE
+          raise if counted.positive? # it is the block's
         end
 
         def self.advise(transfer)

@@ -8,14 +8,15 @@ module Hyperion
       # stays empty at the end of the source.
       # @api private
       module Sources
-        # What the kernel can read from, as far as can be told without asking it; else nil.
+        # What the kernel can read from, as far as can be told without asking it; else nil. An object that
+        # reads by itself, and not at offsets, may be decoding what is in the file (Zlib::GzipReader).
         # @return [IO, Integer, nil]
         def self.descriptor(file, offset)
           if IO === file || Integer === file
             require_start(offset) if offset.positive? && stream?(file)
             return file
           end
-          return unless file.respond_to?(:to_io)
+          return unless file.respond_to?(:to_io) && (file.respond_to?(:pread) || !file.respond_to?(:read))
 
           io = file.to_io
           io if IO === io && Native.regular_size(io)
@@ -67,7 +68,8 @@ module Hyperion
                   "file: returned #{data.bytesize} bytes where #{length} were asked for"
           end
 
-          data.equal?(buffer) ? buffer : buffer.replace(data).force_encoding(Encoding::BINARY)
+          buffer.replace(data) unless data.equal?(buffer)
+          buffer.force_encoding(Encoding::BINARY)
         end
 
         # Read at absolute offsets; the position does not move.

@@ -43,11 +43,18 @@ module Hyperion
         def io
           @io ||=
             case @out
-            when IO then @out
+            when IO then writing_half
             when Integer then IO.for_fd(@out, autoclose: false)
             else @out.to_io if Sendfile.tls?(@out)
             end
         end
+
+        # The same IO, but for one that writes by another descriptor than it reads by (IO.popen).
+        def writing_half
+          number = Native.descriptor(@out)
+          number == @out.fileno ? @out : IO.for_fd(number, "wb", autoclose: false)
+        end
+        private :writing_half
 
         # Where in the file the next unsent byte is.
         def position

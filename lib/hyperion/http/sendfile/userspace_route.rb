@@ -42,8 +42,11 @@ module Hyperion
         end
 
         def self.nagle?(socket)
-          defined?(TCPSocket) && TCPSocket === socket &&
-            !socket.getsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY).bool
+          return false unless defined?(BasicSocket) && BasicSocket === socket
+
+          !socket.getsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY).bool
+        rescue Errno::EOPNOTSUPP, Errno::ENOPROTOOPT, Errno::EINVAL
+          false # not TCP
         end
         private_class_method :without_nagle, :restore_nagle, :nagle?
 
@@ -73,7 +76,7 @@ module Hyperion
 
         def writer_for(out)
           return method(:write_descriptor) if EXTENSION && (IO === out || Integer === out)
-          return method(:write_nonblock) if IO === out || Sendfile.tls?(out)
+          return method(:write_nonblock) if IO === out || Integer === out || Sendfile.tls?(out)
 
           method(:write_whole)
         end
@@ -84,7 +87,7 @@ module Hyperion
           @buffer = String.new(capacity: @chunk) unless @copies
           head = transfer.head_left? ? transfer.head.byteslice(transfer.head_sent..) : nil
           length = transfer.next_chunk(head && head.bytesize < @chunk ? @chunk - head.bytesize : @chunk)
-          length&.zero? ? @buffer.clear : read(length, transfer)
+          length.zero? ? @buffer.clear : read(length, transfer)
           @buffer = head.b << @buffer if head
           @buffer
         end
@@ -128,7 +131,8 @@ module Hyperion
         end
 
         # A TLS connection: it takes what fits into a record, or says what it waits for. What it did
-        # not take it has to be given again, unchanged. No interrupt comes between a record and its count.
+        # not take it has to be given again, unchanged. No interrupt comes between a record and its count;
+        # in the block that is told of it they are heard again, where it waits.
         def write_nonblock(transfer)
           return write_and_count(transfer) unless transfer.report?
 
@@ -137,13 +141,20 @@ module Hyperion
 
         def write_and_count(transfer)
           data = unwritten
-          case written = Native.without_sigpipe { transfer.out.write_nonblock(data, exception: false) }
+          destination = IO === transfer.io && Integer === transfer.out ? transfer.io : transfer.out
+          case written = Native.without_sigpipe { destination.write_nonblock(data, exception: false) }
           when :wait_writable then :eagain
           when :wait_readable then :want_read
           else
-            wrote(written, transfer)
+            count(written, transfer)
             :partial
           end
+        end
+
+        def count(written, transfer)
+          return wrote(written, transfer) unless transfer.report?
+
+          Thread.handle_interrupt(Object => :on_blocking) { wrote(written, transfer) }
         end
 
         # Anything else takes it all, or says how much it took. It may wait, and it may keep what it was

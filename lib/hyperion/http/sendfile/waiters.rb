@@ -33,13 +33,14 @@ module Hyperion
           if transfer.idle > 2
             waiter.pause([0.001 * (2**[transfer.idle - 3, 5].min), patience].compact.min)
             transfer.idle!
-          elsif waiter.wait(transfer.io, writable, patience)
-            return transfer.idle!
+          else
+            ready = waiter.wait(transfer.io, writable, patience)
+            transfer.idle! if ready
           end
           return unless patience
 
           transfer.look_at_queue
-          raise transfer.timed_out unless transfer.time_left.positive?
+          raise transfer.timed_out unless ready || transfer.time_left.positive?
         end
 
         # Runs what may wait by itself and knows no timeout of ours. nil when the time was over before it
@@ -73,15 +74,12 @@ module Hyperion
         SOON = 0.001
         private_constant :SOON
 
-        # Seconds: no wait is longer, so that a close that nobody told us of is noticed.
-        LOOK_AGAIN = 1.0
+        # Seconds: no wait by a scheduler is longer, since it may not hear that another thread has closed
+        # the IO, or that the reader of a pipe is gone.
+        LOOK_AGAIN = 0.15
 
         # Every wait goes through the scheduler, and so does the end of every step.
         module InFiber
-          # A scheduler may not hear that an IO was closed, or that the reader of a pipe is gone: try again
-          # now and then, and more often where there are other threads to close things. In seconds.
-          LOOK_AGAIN_AMONG_THREADS = 0.15
-
           module_function
 
           def steps_wait?
@@ -89,8 +87,7 @@ module Hyperion
           end
 
           def wait(io, writable, seconds)
-            look_again = Native.alone? ? LOOK_AGAIN : LOOK_AGAIN_AMONG_THREADS
-            seconds = look_again unless seconds && seconds < look_again
+            seconds = LOOK_AGAIN unless seconds && seconds < LOOK_AGAIN
             !(writable ? io.wait_writable(seconds) : io.wait_readable(seconds)).nil?
           end
 

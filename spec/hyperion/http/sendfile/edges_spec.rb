@@ -1,0 +1,150 @@
+# frozen_string_literal: true
+
+# Combinations that are rare, and each of which once went wrong.
+
+require "spec_helper"
+require "open3"
+require "rbconfig"
+require "tempfile"
+require "zlib"
+
+RSpec.describe Hyperion::Http::Sendfile, "at the edges" do
+  size = 300_007
+
+  # A destination whose socket is full, and with a byte in Ruby's own buffer though it is in sync mode.
+  def buffered_in_sync_mode
+    channel(:tcp, small: true).tap do |channel|
+      out = channel.out
+      nil until out.write_nonblock("x" * 65_536, exception: false) == :wait_writable
+      out.sync = false
+      out.write("y")
+      out.sync = true
+    end
+  end
+
+  it "keeps to the timeout where a buffer was filled before sync mode was set" do
+    channel = buffered_in_sync_mode
+    sender = start_under(:thread) { S.copy_to_socket(channel.out, payload_file(8_192), 0, 8_192, timeout: 0.3) }
+    expect { sender.value(within: 3) }.to raise_error(S::TimeoutError)
+  end
+
+  it "raises no SIGPIPE for what Ruby had buffered" do
+    output, status = Open3.capture2e(RbConfig.ruby, *$LOAD_PATH.flat_map { |path| ["-I", path] }, "-e", <<~RUBY)
+      require "hyperion/http/sendfile"
+      require "socket"
+      trap("PIPE", "SYSTEM_DEFAULT")
+      out, peer = UNIXSocket.pair
+      out.sync = false
+      out.write("x")
+      peer.close
+      begin
+        Hyperion::Http::Sendfile.copy_to_socket(out, File.open("#{Payload.path(1_500)}"))
+      rescue Errno::EPIPE => e
+        $stdout.syswrite(e.bytes_sent)
+      end
+      exit!(true) # or Ruby tries to write what is buffered once more
+    RUBY
+    expect([output, status.success?]).to eq(["0", true])
+  end
+
+  it "lets a block that waits be killed, over TLS too" do
+    %i[tcp tls13].each do |kind|
+      channel = channel(kind)
+      channel.read
+      waiting = Queue.new
+      thread = Thread.new do
+        S.copy_to_socket(channel.out, payload_file(size), 0, size) { waiting.push(true) && Queue.new.pop }
+      end
+      waiting.pop
+      expect(thread.kill.join(2)).to be(thread)
+    end
+  end
+
+  it "hears what the block raises, whatever it is" do
+    [Errno::ESPIPE, Errno::EINVAL, EOFError, IOError].each do |error|
+      [1_500, size].each do |bytes|
+        channel = channel(:tcp)
+        channel.read
+        expect { S.copy_to_socket(channel.out, payload_file(size), 0, bytes) { raise error, "mine" } }
+          .to raise_error(error, /mine/)
+      end
+    end
+  end
+
+  it "writes to the writing half of a pair of pipes, by every waiter" do
+    Waiters::ALL.each do |waiter|
+      IO.popen([RbConfig.ruby, "-e", "$stdin.binmode; print $stdin.read.sum(32)"], "r+b") do |pipes|
+        copy_under(waiter, pipes, payload_file(size), 0, size)
+        pipes.close_write
+        expect(pipes.read).to eq(payload(size).sum(32).to_s), waiter.to_s
+      end
+    end
+  end
+
+  it "counts what a first attempt sent, whatever fails next" do
+    channel = channel(:tcp)
+    allow(S).to receive(:copy_small).and_wrap_original do |original, out, *rest|
+      original.call(out, *rest[0..1], 1_000).tap { out.close }
+    end
+    expect { S.copy_to_socket(channel.out, payload_file(8_192), 0, 8_192) }
+      .to raise_error(IOError) { |error| expect(error.bytes_sent).to eq(1_000) }
+  end
+
+  it "reads what decodes by its own read, not from the file below" do
+    Tempfile.create("gzip") do |file|
+      Zlib::GzipWriter.wrap(file) { |gzip| gzip.write(payload(size)) }
+      out = StringIO.new
+      Zlib::GzipReader.open(file.path) { |gzip| expect(S.copy_to_socket(out, gzip)).to eq(size) }
+      expect(out.string).to be_payload(payload(size))
+    end
+  end
+
+  it "takes bytes for bytes, whatever encoding a source gives them" do
+    source = Object.new
+    text = "ß" * 1_000
+    source.define_singleton_method(:pread) { |length, offset, buffer| buffer.replace(text.byteslice(offset, length)) }
+    out = StringIO.new(String.new(encoding: Encoding::ISO_8859_1))
+    expect(S.copy_to_socket(out, source, 0, 2_000, head: "\xFF".b)).to eq(2_000)
+    expect(out.string.b).to eq("\xFF".b + text.b)
+  end
+
+  it "lets other fibers run between small responses, too" do
+    turns = 0
+    run_under(:fiber_minimal) do
+      channel = channel(:unix)
+      reader = channel.read(process: true, keep: false)
+      file = payload_file(8_192)
+      done = false
+      Fiber.schedule do
+        until done
+          turns += 1
+          sleep(0)
+        end
+      end
+      1_024.times { S.copy_to_socket(channel.out, file, 0, 8_192) }
+      done = true
+      channel.finish
+      reader.close
+    end
+    expect(turns).to be >= 7
+  end
+
+  it "holds no TLS record back on a Socket that is no TCPSocket" do
+    server = Cleanup.close(Socket.new(:INET, :STREAM))
+    server.bind(Addrinfo.tcp("127.0.0.1", 0))
+    server.listen(1)
+    client = Cleanup.close(Socket.tcp("127.0.0.1", server.local_address.ip_port))
+    wire = Cleanup.close(server.accept.first)
+    nodelay = []
+    ssl = OpenSSL::SSL::SSLSocket.allocate
+    allow(ssl).to receive_messages(to_io: wire, closed?: false, sync: true)
+    allow(ssl).to receive(:write_nonblock) do |data, **|
+      nodelay << wire.getsockopt(:TCP, :NODELAY).bool
+      data.bytesize
+    end
+    S.copy_to_socket(ssl, payload_file(size), 0, size)
+    expect(nodelay.uniq).to eq([true])
+    expect(wire.getsockopt(:TCP, :NODELAY).bool).to be(false)
+    client.close
+  end
+end
