@@ -78,22 +78,6 @@ RSpec.describe Hyperion::Http::Sendfile, "with a descriptor closed by another th
         end
       end
     end
-
-    it "raises IOError at once after a long wait, too" do
-      waits = %i[thread fiber_async].to_h do |waiter|
-        channel = channel(:tcp, small: true)
-        channel.read(:stalled)
-        [channel, start_copy(waiter, channel.out, payload_file(size))]
-      end
-      waits.each { |channel, sender| await_backpressure(channel, sender) }
-      sleep 5.3 # a wait that looks ever more rarely would by now
-      waits.each do |channel, sender|
-        channel.out.close
-        closed = Eventually.now
-        expect(sender.error).to be_an(IOError)
-        expect(Eventually.now - closed).to be < 0.2
-      end
-    end
   end
 
   describe "the destination, in a transfer to a reader that is always ready" do
