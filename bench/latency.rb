@@ -11,8 +11,8 @@ CLAIM = <<~TEXT.tr("\n", " ").strip
   On a kept-alive connection the last byte of a response is not held back, at any size, with and without TCP_NODELAY,
   with and without head: no step of 40 ms (Nagle's algorithm against a delayed acknowledgement) or 200 ms (a tail that
   waits for more). The client, in another process, sends one byte and takes the time until the last byte of the response
-  is there. Of the requests of a row, over several connections, at most one may have taken 30 ms or more: a step comes
-  again, a hiccup of the machine doesn't.
+  is there. Of the requests of a row, over several connections, one in a hundred may have taken 30 ms or more: a step
+  comes again, a hiccup of the machine doesn't.
 TEXT
 
 # Most of them end in a short segment after full ones, which Nagle's algorithm would hold.
@@ -46,17 +46,21 @@ def latencies(name, length, nodelay:, connections:, requests:)
   end
 end
 
-SETTINGS = { quick: { connections: 2, requests: 15 }, full: { connections: 5, requests: 60 } }.freeze
+# One request in so many may be the machine's fault.
+SETTINGS = {
+  quick: { connections: 2, requests: 15, hiccups: 5 },
+  full: { connections: 5, requests: 60, hiccups: 100 }
+}.freeze
 
 Bench.run("latency", CLAIM, **SETTINGS) do |report, **settings|
   rows = SIZES.product([true, false], PEERS.keys).map do |length, nodelay, name|
     Bench.progress("latency: #{Bench.size(length)}, #{name}")
-    seconds = latencies(name, length, nodelay: nodelay, **settings)
+    seconds = latencies(name, length, nodelay: nodelay, **settings.slice(:connections, :requests))
     steps = seconds.count { |value| value >= STEP }
     nagle = nodelay ? "TCP_NODELAY" : "Nagle"
     if name.start_with?(OURS)
       report.check("responses held back, #{name}, #{Bench.size(length)}, #{nagle}", Bench::Statistics.exactly(steps),
-                   at_most: 1)
+                   at_most: [seconds.size / settings.fetch(:hiccups), 1].max)
     end
     [Bench.size(length), name, nagle, *[50, 99, 100].map do |percentage|
       format("%.3f", Bench::Statistics.percentile(seconds, percentage) * 1000)

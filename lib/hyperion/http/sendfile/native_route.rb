@@ -121,8 +121,8 @@ module Hyperion
           advise(transfer)
           return true if splice?(transfer) && SpliceStep.run(transfer, waiter)
 
-          sendfile, buffered = waiter.steps_wait? ? [SENDFILE, BUFFERED] : [COPY_IN_FIBER, BUFFERED_IN_FIBER]
-          Loop.run(transfer, waiter, sendfile) || Loop.run(transfer, waiter, buffered)
+          Loop.run(transfer, waiter, waiter.steps_wait? ? SENDFILE : COPY_IN_FIBER) ||
+            Loop.run(transfer, waiter, waiter.steps_wait? ? BUFFERED : BUFFERED_IN_FIBER)
         end
 
         def self.copy_small(transfer)

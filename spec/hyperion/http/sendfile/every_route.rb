@@ -29,7 +29,6 @@ module EveryRoute
     *routes("splice", Channels::KERNEL, LARGE, splice: true),
     *routes("blocking-mode fd", Channels::KERNEL, LARGE, nonblock: false),
     *routes("userspace", Channels::KERNEL, LARGE, from_memory: true),
-    *routes("small TLS", Channels::TLS, SMALL),
     *routes("TLS", Channels::TLS, LARGE),
     *routes("own write", %i[wrapper], LARGE)
   ].freeze
