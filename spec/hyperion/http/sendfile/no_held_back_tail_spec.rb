@@ -12,7 +12,7 @@ module Tail
            1 << 20, (1 << 20) + 100, (4 << 20) + 1, (9 << 20) + 17].freeze
   LARGEST = SIZES.max
   HEAD = "HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\n\r\n"
-  STEP = 0.020 # seconds of silence: half of the shortest of those timers
+  STEP = 0.037 # seconds of silence: the shortest of those timers is 40 ms
   SHARE = 0.2 # of the responses: the kernel does not hold back every one of them
   ROUNDS = 3 # a timer steps in again in every one of them, what else runs on the machine doesn't
 
