@@ -38,7 +38,7 @@ module Tail
 
     # Few responses where each is long.
     def responses(size)
-      return 15 if size < 1 << 20
+      return 10 if size < 1 << 20
 
       size < 2 << 20 ? 6 : 3
     end
