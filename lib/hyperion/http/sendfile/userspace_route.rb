@@ -141,7 +141,7 @@ module Hyperion
 
         def write_and_count(transfer)
           data = unwritten
-          destination = IO === transfer.io && Integer === transfer.out ? transfer.io : transfer.out
+          destination = Integer === transfer.out ? transfer.io : transfer.out
           case written = Native.without_sigpipe { destination.write_nonblock(data, exception: false) }
           when :wait_writable then :eagain
           when :wait_readable then :want_read
