@@ -1,0 +1,7 @@
+# frozen_string_literal: true
+
+# What Rack apps and servers use; `require "hyperion/http/sendfile/rack"`. It speaks Rack's protocol, and
+# needs no class of the gem rack.
+require "hyperion/http/sendfile"
+require_relative "rack/server_socket"
+require_relative "rack/body"
