@@ -24,8 +24,9 @@ module Bench
       drain&.close
     end
 
-    def initialize(nodelay: true)
-      @socket, peer = connect
+    # @param link [#connect] where the connection is made, if not on the loopback device
+    def initialize(nodelay: true, link: self)
+      @socket, peer = link.connect
       @socket.setsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY, nodelay)
       @control, control = UNIXSocket.pair
       @process = fork { serve(peer, control) }
@@ -65,8 +66,7 @@ module Bench
       Process.wait(@process)
     end
 
-    private
-
+    # The end that sends, and the one that reads.
     def connect
       server = TCPServer.new("127.0.0.1", 0)
       peer = TCPSocket.new("127.0.0.1", server.addr[1])
@@ -74,6 +74,8 @@ module Bench
     ensure
       server&.close
     end
+
+    private
 
     def serve(peer, control)
       [@socket, @control].each(&:close)
