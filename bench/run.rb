@@ -3,11 +3,11 @@
 # Runs every script of this folder, each in a process of its own, and says which of them missed what they claim.
 #
 #   ruby -Ilib bench/run.rb            minutes; leaves its figures in bench/results
-#   ruby -Ilib bench/run.rb --quick    under a minute; wider limits
+#   ruby -Ilib bench/run.rb --quick    under a minute; wider limits, figures in tmp/bench
 
 require "rbconfig"
 
-SCRIPTS = %w[large small busy objects fibers latency].freeze
+SCRIPTS = Dir[File.join(__dir__, "*.rb")].map { |path| File.basename(path, ".rb") }.sort - %w[run support]
 LIB = File.expand_path("../lib", __dir__)
 
 missed = SCRIPTS.reject.with_index(1) do |script, number|

@@ -1,13 +1,14 @@
 # frozen_string_literal: true
 
 require "etc"
+require_relative "source_file"
 
 module Bench
   # On what, with what and when: without it a figure means nothing.
   module Machine
     module_function
 
-    def line
+    def line(facts)
       "#{facts.map { |name, value| "#{name} #{value}" }.join(", ")}."
     end
 

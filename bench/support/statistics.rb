@@ -10,11 +10,32 @@ module Bench
       end
 
       def to_s
-        exact? ? median.to_s : format("%.2f (%.2f–%.2f)", median, low, high)
+        return Statistics.digits(median) if exact?
+
+        format("%s (%s–%s)", *[median, low, high].map { |figure| Statistics.digits(figure) })
       end
     end
 
     module_function
+
+    # A figure for people: three digits, and no more than two places where it is near one.
+    def digits(figure)
+      return figure.to_s unless figure.is_a?(Float) && figure.finite?
+      return "0.00" if figure.zero?
+
+      places = (2 - Math.log10(figure.abs).floor).clamp(0, 6)
+      format("%.*f", figure.abs >= 0.1 ? [places, 2].min : places, figure)
+    end
+
+    # What a cell of a table says to people.
+    def text(cell)
+      cell.nil? ? "–" : digits(cell)
+    end
+
+    # What it says to programs.
+    def plain(cell)
+      cell.is_a?(Estimate) ? cell.to_h : cell
+    end
 
     def median(samples)
       percentile(samples, 50)
