@@ -61,9 +61,7 @@ module Bench
 
     def namespace
       call("unshare", CLONE_NEWNET)
-      within_it = File.open(OWN)
-      enter(@here)
-      within_it
+      File.new(OWN).tap { enter(@here) }
     end
 
     # A thread is in one namespace, a socket in that of the thread that made it.
