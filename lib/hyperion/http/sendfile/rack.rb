@@ -5,3 +5,4 @@
 require "hyperion/http/sendfile"
 require_relative "rack/server_socket"
 require_relative "rack/body"
+require_relative "rack/files"

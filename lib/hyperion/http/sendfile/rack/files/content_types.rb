@@ -1,0 +1,52 @@
+# frozen_string_literal: true
+
+# The content type that goes with a file's name.
+begin
+  require "rack/mime"
+rescue LoadError
+  nil # a server may speak Rack's protocol without the gem
+end
+
+module Hyperion
+  module Http
+    module Sendfile
+      class Files
+        # Rack's table, where the gem rack is there, with what the application has added to it; else what a
+        # web page is made of.
+        # @api private
+        module ContentTypes
+          OWN = {
+            ".avif" => "image/avif", ".css" => "text/css", ".csv" => "text/csv", ".gif" => "image/gif",
+            ".gz" => "application/gzip", ".htm" => "text/html", ".html" => "text/html",
+            ".ico" => "image/vnd.microsoft.icon", ".jpeg" => "image/jpeg", ".jpg" => "image/jpeg",
+            ".js" => "text/javascript", ".json" => "application/json", ".m4a" => "audio/mp4",
+            ".mjs" => "text/javascript", ".mp3" => "audio/mpeg", ".mp4" => "video/mp4", ".ogg" => "audio/ogg",
+            ".pdf" => "application/pdf", ".png" => "image/png", ".svg" => "image/svg+xml",
+            ".tar" => "application/x-tar", ".txt" => "text/plain", ".wasm" => "application/wasm",
+            ".wav" => "audio/wav", ".webm" => "video/webm", ".webp" => "image/webp", ".woff" => "font/woff",
+            ".woff2" => "font/woff2", ".xml" => "text/xml", ".zip" => "application/zip"
+          }.freeze
+          private_constant :OWN
+
+          # @param path [String]
+          # @param default [String, nil]
+          # @return [String, nil]
+          def self.of(path, default)
+            table.fetch(File.extname(path).downcase, default)
+          end
+
+          if defined?(::Rack::Mime)
+            def self.table
+              ::Rack::Mime::MIME_TYPES
+            end
+          else
+            def self.table
+              OWN
+            end
+          end
+          private_class_method :table
+        end
+      end
+    end
+  end
+end

@@ -1,0 +1,41 @@
+# frozen_string_literal: true
+
+# Several ranges in one body, RFC 9110, 14.6.
+require "securerandom"
+
+module Hyperion
+  module Http
+    module Sendfile
+      class Files
+        # @api private
+        class Multipart
+          # @return [Array] for {FileBody}
+          attr_reader :segments
+
+          # @param ranges [Array<Array(Integer, Integer)>] [offset, length]
+          # @param representation [Representation]
+          def initialize(ranges, representation)
+            # Nobody can have put it into a file.
+            @boundary = SecureRandom.hex(16)
+            @segments = ranges.flat_map { |range| [heading(range, representation), range] }
+            @segments.first.delete_prefix!("\r\n")
+            @segments << "\r\n--#{@boundary}--\r\n"
+          end
+
+          # @return [String]
+          def content_type
+            "multipart/byteranges; boundary=#{@boundary}"
+          end
+
+          private
+
+          def heading(range, representation)
+            type = representation.content_type
+            "\r\n--#{@boundary}\r\n#{"content-type: #{type}\r\n" if type}" \
+              "content-range: #{ByteRanges.content_range(range, representation.size)}\r\n\r\n"
+          end
+        end
+      end
+    end
+  end
+end

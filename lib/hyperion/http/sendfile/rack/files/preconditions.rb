@@ -1,0 +1,71 @@
+# frozen_string_literal: true
+
+# The conditional fields of a GET or HEAD, RFC 9110, 13.
+module Hyperion
+  module Http
+    module Sendfile
+      class Files
+        # @api private
+        module Preconditions
+          # One element of a list of entity tags, which may be empty. Possessive: no header makes it look twice.
+          ELEMENT = %r{\G[ \t]*+((?:W/)?"[\x21\x23-\x7e\x80-\xff]*+")?[ \t]*+(?:,|\z)}n
+          private_constant :ELEMENT
+
+          # In the order of 13.2.2. A date that is none is as if it were not there (13.1.3, 13.1.4).
+          #
+          # @param env [Hash] Rack's environment
+          # @param representation [Representation]
+          # @return [Integer, nil] 304 or 412; nil: go on
+          def self.status(env, representation)
+            if (tags = env["HTTP_IF_MATCH"])
+              return 412 unless strongly_matches?(tags, representation.etag)
+            elsif (date = env["HTTP_IF_UNMODIFIED_SINCE"])
+              return 412 if representation.modified_since?(date)
+            end
+
+            if (tags = env["HTTP_IF_NONE_MATCH"])
+              304 if weakly_matches?(tags, representation.etag)
+            elsif (date = env["HTTP_IF_MODIFIED_SINCE"])
+              304 if representation.modified_since?(date) == false
+            end
+          end
+
+          # Whether Range counts (13.1.5): the client's part must be of these very bytes.
+          #
+          # @param validator [String, nil] the value of If-Range
+          # @param representation [Representation]
+          # @return [Boolean]
+          def self.range_applies?(validator, representation)
+            return true unless validator
+            return validator == representation.etag if validator.include?('"')
+
+            representation.dated_exactly?(validator)
+          end
+
+          # 8.8.3.2: a weak tag matches nothing.
+          def self.strongly_matches?(field, etag)
+            field == "*" || (!etag.nil? && tags(field).include?(etag))
+          end
+
+          def self.weakly_matches?(field, etag)
+            field == "*" || field == etag || (!etag.nil? && tags(field).any? { |tag| tag.delete_prefix("W/") == etag })
+          end
+
+          # @return [Array<String>] none where the list is malformed
+          def self.tags(field)
+            field = field.b
+            tags = []
+            position = 0
+            while position < field.bytesize
+              match = ELEMENT.match(field, position) or return []
+              position = match.end(0)
+              tags << match[1] if match[1]
+            end
+            tags
+          end
+          private_class_method :strongly_matches?, :weakly_matches?, :tags
+        end
+      end
+    end
+  end
+end

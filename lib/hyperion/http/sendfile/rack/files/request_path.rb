@@ -1,0 +1,61 @@
+# frozen_string_literal: true
+
+# From PATH_INFO to a path below the root, by its text alone.
+module Hyperion
+  module Http
+    module Sendfile
+      class Files
+        # @api private
+        module RequestPath
+          SEPARATORS = Regexp.union(*[File::SEPARATOR, File::ALT_SEPARATOR].compact)
+
+          # Nothing to decode and no dot segment.
+          NAME = /[A-Za-z0-9_~!$&'()*+,;=:@-][A-Za-z0-9_~!$&'()*+,;=:@.-]*/
+          PLAIN = %r{\A(?:/#{NAME})+\z}
+          private_constant :SEPARATORS, :NAME, :PLAIN
+
+          # Decodes percent-encoding, once, and resolves dot segments. What is behind a "%2F" is a name of its
+          # own, as with Rack::Files.
+          #
+          # @param path_info [String] as the server has it, still encoded
+          # @return [String, nil, false] the path with a slash at its front, in binary where it is not plain
+          #   ASCII; nil where it names no file below the root: it leaves the root or ends as a directory does;
+          #   false where it is malformed: a "%" without two digits, NUL, or what is not UTF-8
+          # @see https://www.rfc-editor.org/rfc/rfc3986#section-5.2.4 RFC 3986, 5.2.4
+          def self.resolve(path_info)
+            return path_info if path_info.ascii_only? && path_info.match?(PLAIN)
+
+            path = decode(path_info.b)
+            return false unless path
+
+            remove_dot_segments(path)
+          end
+
+          def self.decode(path)
+            return if path.match?(/%(?!\h\h)/n)
+
+            path = path.gsub(/%\h\h/n) { |escape| escape.byteslice(1, 2).hex.chr }
+            return if path.include?("\0") || !path.dup.force_encoding(Encoding::UTF_8).valid_encoding?
+
+            path
+          end
+
+          def self.remove_dot_segments(path)
+            *folders, name = path.split(SEPARATORS, -1)
+            return if name.nil? || name.empty? || name == "." || name == ".."
+
+            kept = folders.each_with_object([]) do |folder, path_so_far|
+              if folder == ".."
+                break if path_so_far.pop.nil?
+              elsif !folder.empty? && folder != "."
+                path_so_far << folder
+              end
+            end
+            kept && "/#{kept.push(name).join("/")}"
+          end
+          private_class_method :decode, :remove_dot_segments
+        end
+      end
+    end
+  end
+end
