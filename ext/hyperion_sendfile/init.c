@@ -8,6 +8,7 @@
  *   transfer.c   attempt, count, wait, again: no Ruby from here on
  *   os_*.c, buffered.c, small.c, splice.c   the methods of moving bytes
  *   signals.c, wait_*.c            what a waiting thread needs
+ *   ktls.c                         what a descriptor needs on which the kernel encrypts
  */
 #include <ruby.h>
 #include <ruby/io.h>
@@ -341,13 +342,14 @@ native_splice_marked_unsupported_p(VALUE self)
 }
 
 /*
- * Native.transfer(out, in, offset, len, method, head, head_sent, timeout, report) { |bytes, head_bytes| } -> status
+ * Native.transfer(out, in, offset, len, method, head, head_sent, timeout, report, ktls = false)
+ *     { |bytes, head_bytes| } -> status
  *
  * The loop of a plain thread: head from head_sent on, then the region by :sendfile or :buffered (or
  * by :head the head alone, held back to join the len bytes that follow), and the waiting between, all
  * under one release of the GVL. timeout: seconds without a byte, nil for none, false to make one
  * attempt and not wait at all. With report it returns :partial after each attempt that moved
- * something. in is nil where nothing is read. However it is left, by an exception or a killed
+ * something. With ktls it looks for a hang-up before each attempt. in is nil where nothing is read. However it is left, by an exception or a killed
  * thread too, the block first gets the bytes that went out, unless there were none. Besides the
  * statuses of copy: :timeout.
  */
@@ -359,11 +361,12 @@ native_transfer(int argc, VALUE *argv, VALUE self)
     VALUE head;
 
     (void)self;
-    rb_check_arity(argc, 9, 9);
+    rb_check_arity(argc, 9, 10);
     call = hs_call_on(argv[0], NIL_P(argv[1]) ? Qnil : hs_in_source(argv[1]));
     t->wait = argv[7] != Qfalse;
     t->timeout_ns = t->wait ? hs_timeout_ns(argv[7]) : -1;
     t->report = RTEST(argv[8]);
+    t->ktls = argc > 9 && RTEST(argv[9]);
     t->method = method_named(argv[4]);
     head = set_head(t, argv[5], NULL, 0);
     t->head_sent = NUM2SIZET(argv[6]);
@@ -501,6 +504,43 @@ native_push(VALUE self, VALUE io)
     return Qnil;
 }
 
+/* Native.ktls_compiled? -> whether this build knows of kernel TLS */
+static VALUE
+native_ktls_compiled_p(VALUE self)
+{
+    (void)self;
+    return hs_ktls_compiled() ? Qtrue : Qfalse;
+}
+
+/* Native.ktls?(io) -> whether the kernel encrypts what is sent there */
+static VALUE
+native_ktls_p(VALUE self, VALUE io)
+{
+    (void)self;
+    return hs_ktls_sends(hs_out_descriptor(io)) ? Qtrue : Qfalse;
+}
+
+/* Native.ktls_writable?(io) -> whether it polls writable; raises Errno::* when the connection has ended */
+static VALUE
+native_ktls_writable_p(VALUE self, VALUE io)
+{
+    bool writable = false;
+    int gone = hs_ktls_gone(hs_out_descriptor(io), &writable);
+
+    (void)self;
+    if (gone != 0) rb_syserr_fail(gone, NULL);
+    return writable ? Qtrue : Qfalse;
+}
+
+/* Native.ktls_close_record(io) -> nil: lets go of what was sent with MSG_MORE */
+static VALUE
+native_ktls_close_record(VALUE self, VALUE io)
+{
+    (void)self;
+    hs_ktls_close_record(hs_out_descriptor(io));
+    return Qnil;
+}
+
 static void
 intern_names(void)
 {
@@ -553,6 +593,10 @@ Init_hyperion_sendfile(void)
     rb_define_singleton_method(mNative, "regular_size", native_regular_size, 1);
     rb_define_singleton_method(mNative, "push", native_push, 1);
     rb_define_singleton_method(mNative, "queued", native_queued, 1);
+    rb_define_singleton_method(mNative, "ktls_compiled?", native_ktls_compiled_p, 0);
+    rb_define_singleton_method(mNative, "ktls?", native_ktls_p, 1);
+    rb_define_singleton_method(mNative, "ktls_writable?", native_ktls_writable_p, 1);
+    rb_define_singleton_method(mNative, "ktls_close_record", native_ktls_close_record, 1);
     rb_define_singleton_method(mNative, "without_sigpipe", native_without_sigpipe, 0);
     rb_define_singleton_method(mNative, "flushed?", native_flushed_p, 1);
     rb_define_singleton_method(mNative, "descriptor", native_descriptor, 1);

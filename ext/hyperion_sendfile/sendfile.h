@@ -64,6 +64,7 @@ struct hs_transfer {
     /* When to come back: at once if !wait, else when done, failed, or timeout_ns without a byte. */
     bool wait;
     bool report;        /* come back after every attempt that moved something */
+    bool ktls;          /* out_fd encrypts: look for a hang-up before every attempt */
     int64_t timeout_ns; /* negative: none */
     int64_t slice_ns;   /* come back with HS_INTERRUPTED after so long; negative: never */
 
@@ -98,6 +99,15 @@ hs_method hs_splice;
 hs_method hs_splice_by_own_pipe;
 bool hs_splice_compiled(void);
 void hs_pipe_widen(int pipe_w);
+
+/*
+ * ktls.c or ktls_none.c: for a descriptor on which the kernel encrypts. _gone: the errno of a connection
+ * that has ended, or 0. _close_record: lets go of what was sent with MSG_MORE.
+ */
+bool hs_ktls_compiled(void);
+bool hs_ktls_sends(int fd);
+int hs_ktls_gone(int fd, bool *writable);
+void hs_ktls_close_record(int fd);
 
 /*
  * signals.c: while held, neither SIGPIPE nor Ruby's wake-up signal is delivered to this thread;

@@ -157,7 +157,8 @@ wait_for_room(struct hs_transfer *t, int *idle, int64_t slice_end, const sigset_
 static enum hs_status
 attempt(struct hs_transfer *t)
 {
-    struct hs_moved moved = t->method(t);
+    int gone = t->ktls ? hs_ktls_gone(t->out_fd, NULL) : 0;
+    struct hs_moved moved = gone ? (struct hs_moved){.err = gone} : t->method(t);
 
     t->head_sent += moved.head;
     t->sent += moved.body;

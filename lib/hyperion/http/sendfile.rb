@@ -43,9 +43,11 @@ module Hyperion
 
       # Stands for the destination's own timeout.
       IO_TIMEOUT = Object.new.freeze
+      # Kinds of destination that the kernel sends to from a file.
+      NATIVE_KINDS = %i[native ktls].freeze
       # Whether the extension is there.
       EXTENSION = Native.respond_to?(:transfer)
-      private_constant :IO_TIMEOUT, :EXTENSION
+      private_constant :IO_TIMEOUT, :NATIVE_KINDS, :EXTENSION
     end
   end
 end
@@ -56,6 +58,7 @@ require_relative "sendfile/transfer"
 require_relative "sendfile/waiters"
 require_relative "sendfile/loop"
 require_relative "sendfile/native_route"
+require_relative "sendfile/ktls"
 require_relative "sendfile/sources"
 require_relative "sendfile/userspace_route"
 
@@ -110,11 +113,11 @@ module Hyperion
         # be encrypting.
         #
         # @param out [Object] a destination, as for {copy_to_socket}
-        # @return [Symbol] :native, :tls_userspace or :userspace
+        # @return [Symbol] :native, :ktls, :tls_userspace or :userspace
         # @raise [TypeError] it is no destination
         def fast_path_kind(out)
           return supported? ? :native : :userspace if IO === out || Integer === out
-          return :tls_userspace if tls?(out)
+          return ktls?(out) ? :ktls : :tls_userspace if tls?(out)
           return :userspace if out.respond_to?(:write)
 
           raise TypeError, "out must be an IO, a file descriptor, or answer write, not #{out.class}"
@@ -160,16 +163,19 @@ module Hyperion
 
         # @param moved [Integer, nil] bytes of head and region that are out already; nil: nothing was tried
         def by_route(waiter, moved, out, file, offset, len, head, timeout, &progress)
-          Arguments.check(out, file, offset, len, head, timeout)
+          kind = Arguments.check(out, file, offset, len, head, timeout)
           source = Sources.descriptor(file, offset)
           len = Sources.length_to_end(source, offset) if len.nil? && source
           timeout = own_timeout(out) if IO_TIMEOUT.equal?(timeout)
-          transfer = Transfer.new(out, source || file, offset, len, head, timeout, block_given? ? progress : nil)
-          flush(transfer, waiter)
+          kind_of_transfer = kind == :ktls ? Ktls::Transfer : Transfer
+          transfer = kind_of_transfer.new(out, source || file, offset, len, head, timeout, progress)
+          flush(out, transfer, waiter)
           transfer.advance_through_head(moved) if moved
 
-          native = source && len && fast_path_kind(out) == :native
-          (native && NativeRoute.run(transfer, waiter, moved.nil?)) || UserspaceRoute.run(transfer, waiter)
+          native = source && len && NATIVE_KINDS.include?(kind)
+          transfer.guarded(waiter) do
+            (native && NativeRoute.run(transfer, waiter, moved.nil?)) || UserspaceRoute.run(transfer, waiter)
+          end
           transfer.sent
         rescue SystemCallError, IOError => e
           raise Progress.tell(e, transfer ? transfer.sent : of_body(moved, head), len)
@@ -185,17 +191,21 @@ module Hyperion
         end
 
         # What Ruby holds for the destination comes before the region.
-        def flush(transfer, waiter)
-          out = transfer.out
-          return unless IO === out ? !Native.flushed?(out) : tls?(out) && !out.sync
+        def flush(out, transfer, waiter)
+          return if flushed?(out, transfer)
 
-          Waiters.within(waiter, transfer.timeout) { waiter.steps_wait? ? flush_in_thread(out) : out.flush } or
-            raise transfer.timed_out
+          held = transfer.ktls? ? [out, transfer.out] : [out]
+          Waiters.within(waiter, transfer.timeout) do
+            waiter.steps_wait? ? Native.without_sigpipe { held.each(&:flush) } : held.each(&:flush)
+          end or raise transfer.timed_out
           transfer.start
         end
 
-        def flush_in_thread(out)
-          Native.without_sigpipe { out.flush }
+        def flushed?(out, transfer)
+          return Native.flushed?(out) if IO === out
+          return Ktls.flushed?(out) if transfer.ktls?
+
+          !tls?(out) || out.sync
         end
       end
     end

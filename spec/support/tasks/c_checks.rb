@@ -16,6 +16,8 @@ module CChecks
     load $0
   RUBY
 
+  LINUX_ONLY = %w[splice.c ktls.c].freeze
+
   module_function
 
   # The path of a command, or of its highest Debian version (clang-14), or nil.
@@ -72,7 +74,7 @@ module CChecks
   end
 
   def platform_files(sources, name)
-    shared = Dir.glob("*.c", base: sources).reject { |file| file.start_with?("os_") || file == "splice.c" }
+    shared = Dir.glob("*.c", base: sources).reject { |file| file.start_with?("os_") || LINUX_ONLY.include?(file) }
     shared.reject! { |file| File.read(File.join(sources, file)).include?("<ruby.h>") } unless name == "portable"
     ["os_#{name}.c", *shared.sort].map { |file| File.join(sources, file) }
   end

@@ -13,8 +13,9 @@ module Hyperion
 
         module_function
 
+        # @return [Symbol] what {Sendfile.fast_path_kind} says of out
         def check(out, file, offset, len, head, timeout)
-          Sendfile.fast_path_kind(out) # or a TypeError
+          kind = Sendfile.fast_path_kind(out) # or a TypeError
           raise IOError, "out: closed stream" if (IO === out || Sendfile.tls?(out)) && out.closed?
           raise TypeError, "file must not be nil" if file.nil?
 
@@ -28,6 +29,7 @@ module Hyperion
           raise TypeError, "head must be a String, not #{head.class}" unless head.nil? || String === head
 
           check_timeout(timeout)
+          kind
         end
 
         def check_descriptor(name, value)

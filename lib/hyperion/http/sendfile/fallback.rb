@@ -60,6 +60,14 @@ module Hyperion
           -1
         end
 
+        def self.ktls_compiled?
+          false
+        end
+
+        def self.ktls?(_io)
+          false
+        end
+
         def self.without_sigpipe
           yield
         end

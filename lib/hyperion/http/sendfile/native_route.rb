@@ -25,8 +25,8 @@ module Hyperion
           def call(transfer)
             length = @wait ? transfer.remaining : transfer.next_chunk(STEP)
             Native.transfer(transfer.out, transfer.file, transfer.position, length, @method,
-                            transfer.head, transfer.head_sent, @wait && transfer.timeout,
-                            transfer.report?) { |bytes, head_bytes| transfer.advance(bytes, head_bytes) }
+                            transfer.head, transfer.head_sent, @wait && transfer.timeout, transfer.report?,
+                            transfer.ktls?) { |bytes, head_bytes| transfer.advance(bytes, head_bytes) }
           end
         end
 

@@ -83,6 +83,17 @@ module Hyperion
           !@progress.nil?
         end
 
+        # What {Ktls::Transfer} does otherwise.
+        def ktls?
+          false
+        end
+
+        def look_for_hangup; end
+
+        def guarded(_waiter)
+          yield
+        end
+
         # The next piece, at most limit bytes. What is left, up to twice that, is halved, so that the
         # last piece is no crumb: a short segment after a short segment waits for an acknowledgement.
         def next_chunk(limit)

@@ -126,7 +126,7 @@ module Hyperion
         def write_descriptor(transfer)
           timeout = @waiter.steps_wait? && transfer.timeout
           status = Native.transfer(transfer.out, nil, 0, 0, :buffered, @buffer, @written, timeout,
-                                   transfer.report?) { |_, bytes| wrote(bytes, transfer) }
+                                   transfer.report?, transfer.ktls?) { |_, bytes| wrote(bytes, transfer) }
           status == :done ? :partial : status
         end
 

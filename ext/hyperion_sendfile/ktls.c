@@ -1,0 +1,73 @@
+/*
+ * Kernel TLS on Linux: whether the kernel encrypts what is sent on a descriptor, and what it then
+ * leaves to its user: to notice that the peer is gone, and to close a record that waits for more.
+ */
+#include "sendfile.h"
+
+#include <errno.h>
+#include <linux/tls.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#ifndef SOL_TLS
+#define SOL_TLS 282
+#endif
+
+bool
+hs_ktls_compiled(void)
+{
+    return true;
+}
+
+/* Asked with the common part alone, which is the only length that is right for every cipher. */
+bool
+hs_ktls_sends(int fd)
+{
+    struct tls_crypto_info info;
+    socklen_t size = sizeof(info);
+
+    return getsockopt(fd, SOL_TLS, TLS_TX, &info, &size) == 0;
+}
+
+/*
+ * Once the error of a reset has been consumed, by whomever, the TLS layer reports success for every
+ * byte and keeps it. The state of the connection is the only thing that still tells.
+ */
+int
+hs_ktls_gone(int fd, bool *writable)
+{
+    struct pollfd pollfd = {.fd = fd, .events = POLLOUT};
+    int err = 0;
+    socklen_t size = sizeof(err);
+
+    if (poll(&pollfd, 1, 0) < 0) return 0;
+    if (writable) *writable = (pollfd.revents & POLLOUT) != 0;
+    if (!(pollfd.revents & (POLLERR | POLLHUP))) return 0;
+
+    /* POLLERR alone may be news in the error queue (timestamps), which is no error. */
+    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &size) == 0 && err != 0) return err;
+    return pollfd.revents & POLLHUP ? EPIPE : 0;
+}
+
+/*
+ * Bytes sent with MSG_MORE stay in an open record, for which there is no timer, and which close
+ * drops. A control message says what kind of record is next, which closes the open one; with no byte
+ * to send, there is no next.
+ */
+void
+hs_ktls_close_record(int fd)
+{
+    static const unsigned char APPLICATION_DATA = 23;
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(sizeof(APPLICATION_DATA))];
+    } control = {0};
+    struct msghdr message = {.msg_control = &control, .msg_controllen = sizeof(control)};
+
+    control.header.cmsg_level = SOL_TLS;
+    control.header.cmsg_type = TLS_SET_RECORD_TYPE;
+    control.header.cmsg_len = CMSG_LEN(sizeof(APPLICATION_DATA));
+    memcpy(CMSG_DATA(&control.header), &APPLICATION_DATA, sizeof(APPLICATION_DATA));
+    (void)sendmsg(fd, &message,
+                  MSG_DONTWAIT | MSG_NOSIGNAL); /* best effort: the call has failed already */
+}
