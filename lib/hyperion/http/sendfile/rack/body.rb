@@ -1,6 +1,8 @@
 # frozen_string_literal: true
 
 # A Rack body that is regions of one open file, with Strings before, between and behind them.
+require "io/nonblock"
+
 module Hyperion
   module Http
     module Sendfile
@@ -26,8 +28,8 @@ module Hyperion
 
         # @param file [File] open for reading; the body owns it from now on
         # @param segments [Array<String, Array(Integer, Integer)>] see {#segments}
-        # @param destination [IO, nil] the socket itself, on which the server has written the head by the time it
-        #   calls {#each}; nil: everything goes through the server
+        # @param destination [IO, nil] the server's socket, as {ServerSocket.for} finds it; nil: everything goes
+        #   through the server
         # @param timeout [Numeric, nil] seconds without a byte on that socket before TimeoutError; nil is for ever
         def initialize(file, segments, timeout:, destination: nil)
           @file = file
@@ -40,11 +42,30 @@ module Hyperion
         # Sends everything, or yields it.
         #
         # @yieldparam chunk [String] up to {CHUNK} bytes of the file, or a String of the segments; nothing is
-        #   yielded where there is a destination
-        # @raise [TruncatedError] the file is shorter than a region says
+        #   yielded where there is a destination and the server itself iterates
+        # @raise [TruncatedError] the file is shorter than a region says, or can't be read
         # @raise [TimeoutError, SystemCallError, IOError] as {Sendfile.copy_to_socket}
         def each(&block)
-          @destination ? send_to_socket : read_out(&block)
+          if @destination && ServerSocket.open?(@destination, block, @bytesize)
+            copy_to(@destination)
+          else
+            read_out(&block)
+          end
+        end
+
+        # Sends everything to a socket. It is closed if that fails, for a
+        # server may answer an exception with a second head.
+        #
+        # @param socket [IO]
+        # @param head [String, nil] goes out before everything else
+        # @raise [TruncatedError, TimeoutError, SystemCallError, IOError] as {Sendfile.copy_to_socket}
+        def copy_to(socket, head: nil)
+          done = false
+          socket.nonblock = true # as unicorn's is not: sendfile(2) can wait for a slow reader only outside the kernel
+          send_segments(socket, head)
+          done = true
+        ensure
+          socket.close unless done
         end
 
         # Closes the file. Servers call it after every response, however that ended.
@@ -55,17 +76,16 @@ module Hyperion
         private
 
         # A String joins the region behind it.
-        def send_to_socket
-          head = nil
+        def send_segments(socket, head)
           @segments.each do |segment|
             if String === segment
               head = head ? head + segment : segment
             else
-              Sendfile.copy_to_socket(@destination, @file, *segment, head: head, timeout: @timeout)
+              Sendfile.copy_to_socket(socket, @file, *segment, head: head, timeout: @timeout)
               head = nil
             end
           end
-          Sendfile.copy_to_socket(@destination, @file, 0, 0, head: head, timeout: @timeout) if head
+          Sendfile.copy_to_socket(socket, @file, 0, 0, head: head, timeout: @timeout) if head
         end
 
         def read_out(&block)
@@ -77,19 +97,18 @@ module Hyperion
         def read_region(offset, length)
           sent = 0
           while sent < length
-            chunk = read_chunk(offset + sent, [length - sent, CHUNK].min) or raise TruncatedError.new(sent, length)
+            chunk = read_chunk(offset, length, sent)
             yield chunk
             sent += chunk.bytesize
           end
         end
 
-        # @return [String, nil] nil at the end of the file
-        def read_chunk(offset, length)
-          @file.pread(length, offset)
+        def read_chunk(offset, length, sent)
+          @file.pread([length - sent, CHUNK].min, offset + sent)
         rescue Errno::EINTR
           retry
-        rescue EOFError
-          nil
+        rescue EOFError, SystemCallError # an end of file, whatever came: servers close the connection at that
+          raise TruncatedError.new(sent, length)
         end
       end
     end
