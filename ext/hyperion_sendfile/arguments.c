@@ -6,6 +6,7 @@
 
 #include <limits.h>
 #include <math.h>
+#include <string.h>
 
 static const off_t LAST_OFFSET = INT64_MAX;
 
@@ -182,4 +183,25 @@ hs_timeout_ns(VALUE timeout)
         rb_raise(rb_eArgError, "timeout must not be negative: %" PRIsVALUE, timeout);
     }
     return seconds > 9e9 ? -1 : (int64_t)(seconds * 1e9);
+}
+
+/*
+ * Other threads may write to the String meanwhile, so it is copied: into the space given, or else
+ * into a String of its own, which the caller keeps alive for as long as the call runs.
+ */
+VALUE
+hs_set_head(struct hs_transfer *t, VALUE head, char *space, size_t size)
+{
+    if (NIL_P(head)) return Qnil;
+    if (!RB_TYPE_P(head, T_STRING)) {
+        rb_raise(rb_eTypeError, "head must be a String, not %" PRIsVALUE, rb_obj_class(head));
+    }
+    t->head_length = (size_t)RSTRING_LEN(head);
+    if (t->head_length > 0 && t->head_length <= size) {
+        t->head = memcpy(space, RSTRING_PTR(head), t->head_length);
+    } else {
+        head = rb_str_new_frozen(head);
+        t->head = RSTRING_PTR(head);
+    }
+    return head;
 }

@@ -136,13 +136,15 @@ hs_head_alone(const struct hs_transfer *t)
     return hs_send_head(t, t->length > 0);
 }
 
+typedef ssize_t reader(int fd, void *buffer, size_t size, off_t offset);
+
 /*
  * Head and region in gathered writes, up to the next chunk of it; a transfer that does not wait gets
  * one, since it reads by a descriptor that is good for one system call. Bytes read and not taken by
  * the socket are dropped and read again: the file is the only place that holds what is unsent.
  */
-struct hs_moved
-hs_buffered(const struct hs_transfer *t)
+static struct hs_moved
+read_and_send(const struct hs_transfer *t, reader *read)
 {
     char buffer[BUFFER_SIZE];
     struct iovec iov[2] = {rest_of_head(t), {.iov_base = buffer}};
@@ -155,8 +157,8 @@ hs_buffered(const struct hs_transfer *t)
     do {
         off_t body = hs_split(t, done, 0).body;
         off_t left = chunk - body;
-        ssize_t got = pread(t->in_fd, buffer, left < BUFFER_SIZE ? (size_t)left : BUFFER_SIZE,
-                            t->offset + t->sent + body);
+        ssize_t got = read(t->in_fd, buffer, left < BUFFER_SIZE ? (size_t)left : BUFFER_SIZE,
+                           t->offset + t->sent + body);
         size_t asked;
         ssize_t sent;
 
@@ -172,4 +174,19 @@ hs_buffered(const struct hs_transfer *t)
         iov[0].iov_len = 0;
     } while (t->wait && done < end);
     return hs_split(t, done, 0);
+}
+
+struct hs_moved
+hs_buffered(const struct hs_transfer *t)
+{
+    return read_and_send(t, pread);
+}
+
+struct hs_moved
+hs_buffered_resident(const struct hs_transfer *t)
+{
+    struct hs_moved moved = read_and_send(t, hs_read_resident);
+
+    moved.refused = moved.err == EOPNOTSUPP;
+    return moved;
 }

@@ -34,6 +34,13 @@ run(void *data)
     hs_transfer_run(data);
 }
 
+static void *
+run_attempt(void *data)
+{
+    hs_transfer_run(data);
+    return NULL;
+}
+
 /*
  * Without the GVL another thread may close a descriptor, and by the time of the system call its
  * number may be somebody else's. So what Ruby does not guard is used by a duplicate, which is ours:
@@ -79,7 +86,7 @@ run_guarded(struct hs_call *call)
 {
     struct hs_transfer *t = &call->transfer;
 
-    t->status = HS_INTERRUPTED; /* for when the region is left before it runs */
+    t->status = HS_INTERRUPTED;
     hs_region(run, t, t->out_fd);
     if (t->status == HS_INTERRUPTED) look_up_again(call);
 }
@@ -131,6 +138,25 @@ finish(VALUE argument)
     return Qnil;
 }
 
+/* Where nothing can make it wait, nobody is kept waiting. */
+static void
+run_keeping_gvl(struct hs_transfer *t)
+{
+    hs_method *method = t->method;
+
+    t->method = hs_buffered_resident;
+    hs_transfer_run(t);
+    t->method = method;
+    if (t->status == HS_UNSUPPORTED) t->status = HS_INTERRUPTED;
+}
+
+/* An attempt with no other thread alive has nothing to guard, to own, or to be woken from. */
+static void
+run_attempt_alone(struct hs_transfer *t)
+{
+    rb_nogvl(run_attempt, t, NULL, NULL, RB_NOGVL_INTR_FAIL);
+}
+
 /*
  * Runs once for a call: the descriptors in call->transfer are of no use afterwards. Leaves its result
  * there, too. Raises only what interrupts this thread.
@@ -138,15 +164,26 @@ finish(VALUE argument)
 void
 hs_call_run(struct hs_call *call)
 {
-    bool owns_nothing = hs_region_guards_fd && !call->yield_counts && rb_thread_alone();
+    struct hs_transfer *t = &call->transfer;
 
-    call->transfer.status = HS_INTERRUPTED;
-    if (owns_nothing) run_guarded(call);
-    if (call->transfer.status == HS_INTERRUPTED) {
+    t->status = HS_INTERRUPTED; /* until it has run */
+    if (call->keep_gvl) run_keeping_gvl(t);
+    if (t->status == HS_INTERRUPTED && !t->wait && !call->yield_counts && rb_thread_alone()) {
+        run_attempt_alone(t);
+    }
+    if (t->status == HS_INTERRUPTED) {
         rb_ensure(run_to_an_end, (VALUE)call, finish, (VALUE)call);
+    } else if (call->yield_counts) {
+        finish((VALUE)call);
     }
     RB_GC_GUARD(call->out);
     RB_GC_GUARD(call->in);
+}
+
+void
+hs_raise_if_failed(const struct hs_call *call)
+{
+    if (call->transfer.status == HS_FAILED) rb_syserr_fail(call->transfer.err, NULL);
 }
 
 struct wait {
@@ -189,4 +226,43 @@ hs_wait_without_gvl(VALUE io, short events, VALUE timeout)
         if (wait.ready < 0 && wait.err != EINTR) rb_syserr_fail(wait.err, NULL);
         if (deadline != INT64_MAX && hs_now_ns() >= deadline) return false;
     }
+}
+
+struct read_in {
+    int fd; /* a duplicate, since the GVL is given up */
+    off_t offset;
+    off_t length;
+};
+
+/* What is read is dropped: only that it is in the page cache afterwards counts. */
+static void *
+read_in_without_gvl(void *data)
+{
+    const struct read_in *job = data;
+    char buffer[32 * 1024];
+    off_t done = 0;
+
+    while (done < job->length) {
+        off_t left = job->length - done;
+        ssize_t got =
+            pread(job->fd, buffer, left < (off_t)sizeof(buffer) ? (size_t)left : sizeof(buffer),
+                  job->offset + done);
+
+        if (got <= 0) break; /* who reads it to send it will say why */
+        done += got;
+    }
+    return NULL;
+}
+
+void
+hs_read_in(VALUE in, off_t offset, off_t length)
+{
+    VALUE source = hs_in_source(in);
+    struct read_in job = {.offset = offset, .length = length};
+
+    job.fd = fcntl(hs_in_descriptor(source), F_DUPFD_CLOEXEC, 0);
+    RB_GC_GUARD(source);
+    if (job.fd < 0) return; /* only a hint */
+    rb_nogvl(read_in_without_gvl, &job, RUBY_UBF_IO, NULL, RB_NOGVL_INTR_FAIL);
+    close(job.fd);
 }

@@ -1,7 +1,7 @@
 /*
  * hyperion_sendfile: a region of a file to a socket. Read in this order:
  *
- *   init.c       the methods that Ruby sees
+ *   init.c       the public methods; native.c has those that only lib/ calls
  *   sendfile.h   the internal contract
  *   arguments.c  Ruby values to descriptors and byte counts
  *   gvl.c        one transfer on behalf of Ruby; region_*.c leaves the GVL for it
@@ -9,6 +9,7 @@
  *   os_*.c, buffered.c, small.c, splice.c   the methods of moving bytes
  *   signals.c, wait_*.c            what a waiting thread needs
  *   ktls.c                         what a descriptor needs on which the kernel encrypts
+ *   resident_*.c, stats.c          what is in the page cache; what was done
  */
 #include <ruby.h>
 #include <ruby/io.h>
@@ -17,17 +18,15 @@
 
 #include <errno.h>
 #include <stdatomic.h>
-#include <string.h>
-#include <sys/stat.h>
 
 static ID status_ids[HS_FAILED];
-static VALUE mSendfile;
-static ID id_copy_small, id_turn, id_sendfile, id_buffered, id_head, id_ok, id_error, id_noop;
+static ID id_ok, id_error, id_noop;
 
 static atomic_bool splice_marked_unsupported;
+static atomic_bool keep_gvl;
 
-static VALUE
-status_symbol(enum hs_status status)
+VALUE
+hs_status_symbol(enum hs_status status)
 {
     return ID2SYM(status_ids[status]);
 }
@@ -36,7 +35,7 @@ status_symbol(enum hs_status status)
  * Checks every argument before anything is opened or sent. What may run Ruby code comes first, so that
  * the destination, looked up last, is still what it was when the transfer begins.
  */
-static struct hs_call
+static inline struct hs_call
 region_call(VALUE out, VALUE in, VALUE offset, VALUE len, hs_method *method)
 {
     struct hs_call call = hs_call_on(out, hs_in_source(in));
@@ -51,44 +50,6 @@ region_call(VALUE out, VALUE in, VALUE offset, VALUE len, hs_method *method)
 }
 
 /*
- * Other threads may write to the String meanwhile, so it is copied: into the space given, or else
- * into a String of its own, which the caller keeps alive for as long as the call runs.
- */
-static VALUE
-set_head(struct hs_transfer *t, VALUE head, char *space, size_t size)
-{
-    if (NIL_P(head)) return Qnil;
-    if (!RB_TYPE_P(head, T_STRING)) {
-        rb_raise(rb_eTypeError, "head must be a String, not %" PRIsVALUE, rb_obj_class(head));
-    }
-    t->head_length = (size_t)RSTRING_LEN(head);
-    if (t->head_length > 0 && t->head_length <= size) {
-        t->head = memcpy(space, RSTRING_PTR(head), t->head_length);
-    } else {
-        head = rb_str_new_frozen(head);
-        t->head = RSTRING_PTR(head);
-    }
-    return head;
-}
-
-static hs_method *
-method_named(VALUE name)
-{
-    ID id = SYM2ID(name);
-
-    if (id == id_sendfile) return hs_os_sendfile;
-    if (id == id_buffered) return hs_buffered;
-    if (id == id_head) return hs_head_alone;
-    rb_raise(rb_eArgError, "no such method: %" PRIsVALUE, name);
-}
-
-static void
-raise_if_failed(const struct hs_transfer *t)
-{
-    if (t->status == HS_FAILED) rb_syserr_fail(t->err, NULL);
-}
-
-/*
  * One attempt, as [bytes, status]. A block gets the bytes as well, and also when an exception keeps
  * the result from being returned.
  */
@@ -100,9 +61,9 @@ one_attempt(struct hs_call *call)
     call->yield_counts = rb_block_given_p();
     if (t->length > 0) {
         hs_call_run(call);
-        raise_if_failed(t);
+        hs_raise_if_failed(call);
     }
-    return rb_assoc_new(OFFT2NUM(t->sent), status_symbol(t->status));
+    return rb_assoc_new(OFFT2NUM(t->sent), hs_status_symbol(t->status));
 }
 
 static VALUE
@@ -180,13 +141,14 @@ sendfile_copy_small(int argc, VALUE *argv, VALUE self)
         rb_raise(rb_eArgError, "len is over SMALL_FILE_THRESHOLD (%d): %" PRIsVALUE,
                  HS_SMALL_FILE_THRESHOLD, argv[3]);
     }
-    head = set_head(t, argc > 4 ? argv[4] : Qnil, head_copy, sizeof(head_copy));
+    head = hs_set_head(t, argc > 4 ? argv[4] : Qnil, head_copy, sizeof(head_copy));
     if (t->length == 0 && t->head_length == 0) return INT2FIX(0);
 
     t->method = hs_small_method(t);
+    call.keep_gvl = atomic_load_explicit(&keep_gvl, memory_order_relaxed);
     call.yield_counts = rb_block_given_p();
     hs_call_run(&call);
-    raise_if_failed(t);
+    hs_raise_if_failed(&call);
     RB_GC_GUARD(head);
     return OFFT2NUM((off_t)t->head_sent + t->sent);
 }
@@ -333,212 +295,42 @@ sendfile_small_file_threshold(VALUE self)
     return INT2FIX(HS_SMALL_FILE_THRESHOLD);
 }
 
-/* Native.splice_marked_unsupported? -> true or false */
-static VALUE
-native_splice_marked_unsupported_p(VALUE self)
-{
-    (void)self;
-    return atomic_load(&splice_marked_unsupported) ? Qtrue : Qfalse;
-}
-
 /*
- * Native.transfer(out, in, offset, len, method, head, head_sent, timeout, report, ktls = false)
- *     { |bytes, head_bytes| } -> status
+ * call-seq:
+ *   Hyperion::Http::Sendfile.keep_gvl = true or false
  *
- * The loop of a plain thread: head from head_sent on, then the region by :sendfile or :buffered (or
- * by :head the head alone, held back to join the len bytes that follow), and the waiting between, all
- * under one release of the GVL. timeout: seconds without a byte, nil for none, false to make one
- * attempt and not wait at all. With report it returns :partial after each attempt that moved
- * something. With ktls it looks for a hang-up before each attempt. in is nil where nothing is read. However it is left, by an exception or a killed
- * thread too, the block first gets the bytes that went out, unless there were none. Besides the
- * statuses of copy: :timeout.
+ * Whether ::copy_small, and with it every small response, keeps the GVL when nothing can make it
+ * wait: the body is in the page cache (preadv2(2) with RWF_NOWAIT says so) and the socket is not
+ * asked to wait (MSG_DONTWAIT). Beside a busy Ruby thread, which holds the GVL for 100 ms at a time
+ * once it has it, a response then takes microseconds. The price: other threads stand still while a
+ * small body is copied twice. Where the page cache can't be asked, nothing changes. Off unless the
+ * environment has HYPERION_HTTP_KEEP_GVL=1.
  */
 static VALUE
-native_transfer(int argc, VALUE *argv, VALUE self)
-{
-    struct hs_call call;
-    struct hs_transfer *t = &call.transfer;
-    VALUE head;
-
-    (void)self;
-    rb_check_arity(argc, 9, 10);
-    call = hs_call_on(argv[0], NIL_P(argv[1]) ? Qnil : hs_in_source(argv[1]));
-    t->wait = argv[7] != Qfalse;
-    t->timeout_ns = t->wait ? hs_timeout_ns(argv[7]) : -1;
-    t->report = RTEST(argv[8]);
-    t->ktls = argc > 9 && RTEST(argv[9]);
-    t->method = method_named(argv[4]);
-    head = set_head(t, argv[5], NULL, 0);
-    t->head_sent = NUM2SIZET(argv[6]);
-    if (t->head_sent > t->head_length) {
-        rb_raise(rb_eRangeError, "head is shorter than what was sent of it");
-    }
-    if (!NIL_P(call.in)) t->in_fd = hs_in_descriptor(call.in);
-    t->offset = hs_bytes(argv[2], "offset");
-    t->length = hs_bytes(argv[3], "len");
-    hs_check_region(t->offset, t->length);
-    t->out_fd = hs_out_descriptor(argv[0]);
-    call.yield_counts = true;
-    call.head_before = t->head_sent;
-
-    hs_call_run(&call);
-    if (t->status == HS_FAILED && t->err == ESPIPE) t->status = HS_UNSUPPORTED; /* to be streamed */
-    raise_if_failed(t);
-    RB_GC_GUARD(head);
-    return status_symbol(t->status);
-}
-
-/* Native.wait(io, writable, timeout) -> true, or false when nothing came within timeout seconds */
-static VALUE
-native_wait(VALUE self, VALUE io, VALUE writable, VALUE timeout)
+sendfile_set_keep_gvl(VALUE self, VALUE keep)
 {
     (void)self;
-    return hs_wait_without_gvl(io, RTEST(writable) ? POLLOUT : POLLIN, timeout) ? Qtrue : Qfalse;
-}
-
-/* Native.queued(io) -> bytes that the kernel has taken and not delivered, or -1 */
-static VALUE
-native_queued(VALUE self, VALUE io)
-{
-    (void)self;
-    return INT2NUM(hs_os_queued(hs_out_descriptor(io)));
-}
-
-static VALUE
-release_sigpipe(VALUE signals)
-{
-    hs_signals_release((const struct hs_signals *)signals);
-    return Qnil;
+    atomic_store(&keep_gvl, RTEST(keep));
+    return keep;
 }
 
 /*
- * Native.without_sigpipe { } -> what the block returns. For a write that is not ours; the block must
- * not switch to another fiber, since the signal is held for the thread.
- */
-static VALUE
-native_without_sigpipe(VALUE self)
-{
-    struct hs_signals signals = {0};
-
-    (void)self;
-    hs_signals_hold_pipe(&signals);
-    return rb_ensure(rb_yield, Qnil, release_sigpipe, (VALUE)&signals);
-}
-
-/* Native.flushed?(out) -> whether Ruby holds nothing back for this IO */
-static VALUE
-native_flushed_p(VALUE self, VALUE out)
-{
-    (void)self;
-    return hs_flushed(out) ? Qtrue : Qfalse;
-}
-
-/* Native.descriptor(out) -> the number that out is written by */
-static VALUE
-native_descriptor(VALUE self, VALUE out)
-{
-    (void)self;
-    return INT2NUM(hs_out_descriptor(out));
-}
-
-/* Native.regular_size(file) -> bytes, or nil when it is no regular file */
-static VALUE
-native_regular_size(VALUE self, VALUE file)
-{
-    struct stat st;
-
-    (void)self;
-    if (fstat(hs_in_descriptor(hs_in_source(file)), &st) < 0) rb_sys_fail("fstat");
-    return S_ISREG(st.st_mode) ? OFFT2NUM(st.st_size) : Qnil;
-}
-
-/* Native.widen_pipe(pipe_w) -> nil: room for more bytes between fill and drain; only a hint */
-static VALUE
-native_widen_pipe(VALUE self, VALUE pipe_w)
-{
-    (void)self;
-    hs_pipe_widen(hs_pipe_descriptor(pipe_w, "pipe_w"));
-    return Qnil;
-}
-
-/* What a thread sends in small bodies before a fiber lets others run. */
-static const long BYTES_PER_TURN = 1024 * 1024;
-static _Thread_local long bytes_since_turn;
-
-/*
- * Native.copy_at_once(out, in, offset, len, head) -> true, :turn, bytes, or nil
+ * call-seq:
+ *   Hyperion::Http::Sendfile.keep_gvl? -> true or false
  *
- * What copy_to_socket does for a small body between two IOs, in as few steps as can be: call copy_small
- * by its public name, which checks the arguments. true: all is out; :turn: the same, and a fiber has to
- * let others run; bytes: as many of head and body are out; nil: this is not the case it is for, and
- * nothing was sent.
+ * See ::keep_gvl=.
  */
 static VALUE
-native_copy_at_once(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len, VALUE head)
+sendfile_keep_gvl_p(VALUE self)
 {
-    VALUE arguments[] = {out, in, offset, len, head};
-    long whole;
-    VALUE moved;
-
     (void)self;
-    if (!FIXNUM_P(len) || FIX2LONG(len) > HS_SMALL_FILE_THRESHOLD || !RB_TYPE_P(in, T_FILE) ||
-        !hs_flushed(out)) {
-        return Qnil;
-    }
-    whole = FIX2LONG(len) + (RB_TYPE_P(head, T_STRING) ? RSTRING_LEN(head) : 0);
-    moved = rb_funcallv(mSendfile, id_copy_small, NIL_P(head) ? 4 : 5, arguments);
-    if (moved != LONG2FIX(whole)) return moved;
-
-    bytes_since_turn += whole;
-    if (bytes_since_turn < BYTES_PER_TURN) return Qtrue;
-    bytes_since_turn = 0;
-    return ID2SYM(id_turn);
+    return atomic_load(&keep_gvl) ? Qtrue : Qfalse;
 }
 
-/* Native.push(io) -> nil: sends what Nagle's algorithm holds back */
-static VALUE
-native_push(VALUE self, VALUE io)
+bool
+hs_splice_marked_unsupported(void)
 {
-    (void)self;
-    hs_os_push(hs_out_descriptor(io), false);
-    return Qnil;
-}
-
-/* Native.ktls_compiled? -> whether this build knows of kernel TLS */
-static VALUE
-native_ktls_compiled_p(VALUE self)
-{
-    (void)self;
-    return hs_ktls_compiled() ? Qtrue : Qfalse;
-}
-
-/* Native.ktls?(io) -> whether the kernel encrypts what is sent there */
-static VALUE
-native_ktls_p(VALUE self, VALUE io)
-{
-    (void)self;
-    return hs_ktls_sends(hs_out_descriptor(io)) ? Qtrue : Qfalse;
-}
-
-/* Native.ktls_writable?(io) -> whether it polls writable; raises Errno::* when the connection has ended */
-static VALUE
-native_ktls_writable_p(VALUE self, VALUE io)
-{
-    bool writable = false;
-    int gone = hs_ktls_gone(hs_out_descriptor(io), &writable);
-
-    (void)self;
-    if (gone != 0) rb_syserr_fail(gone, NULL);
-    return writable ? Qtrue : Qfalse;
-}
-
-/* Native.ktls_close_record(io) -> nil: lets go of what was sent with MSG_MORE */
-static VALUE
-native_ktls_close_record(VALUE self, VALUE io)
-{
-    (void)self;
-    hs_ktls_close_record(hs_out_descriptor(io));
-    return Qnil;
+    return atomic_load(&splice_marked_unsupported);
 }
 
 static void
@@ -551,11 +343,6 @@ intern_names(void)
     status_ids[HS_UNSUPPORTED] = rb_intern("unsupported");
     status_ids[HS_TIMEOUT] = rb_intern("timeout");
     status_ids[HS_INTERRUPTED] = rb_intern("interrupted");
-    id_copy_small = rb_intern("copy_small");
-    id_turn = rb_intern("turn");
-    id_sendfile = rb_intern("sendfile");
-    id_buffered = rb_intern("buffered");
-    id_head = rb_intern("head");
     id_ok = rb_intern("ok");
     id_error = rb_intern("error");
     id_noop = rb_intern("noop");
@@ -564,7 +351,7 @@ intern_names(void)
 RUBY_FUNC_EXPORTED void
 Init_hyperion_sendfile(void)
 {
-    VALUE mHyperion, mHttp, mNative;
+    VALUE mHyperion, mHttp, mSendfile;
 
     rb_ext_ractor_safe(true);
     hs_signals_init();
@@ -585,23 +372,8 @@ Init_hyperion_sendfile(void)
     rb_define_singleton_method(mSendfile, "mark_splice_unsupported!",
                                sendfile_mark_splice_unsupported, 0);
     rb_define_singleton_method(mSendfile, "small_file_threshold", sendfile_small_file_threshold, 0);
+    rb_define_singleton_method(mSendfile, "keep_gvl=", sendfile_set_keep_gvl, 1);
+    rb_define_singleton_method(mSendfile, "keep_gvl?", sendfile_keep_gvl_p, 0);
 
-    mNative = rb_define_module_under(mSendfile, "Native");
-    rb_define_singleton_method(mNative, "transfer", native_transfer, -1);
-    rb_define_singleton_method(mNative, "copy_at_once", native_copy_at_once, 5);
-    rb_define_singleton_method(mNative, "wait", native_wait, 3);
-    rb_define_singleton_method(mNative, "regular_size", native_regular_size, 1);
-    rb_define_singleton_method(mNative, "push", native_push, 1);
-    rb_define_singleton_method(mNative, "queued", native_queued, 1);
-    rb_define_singleton_method(mNative, "ktls_compiled?", native_ktls_compiled_p, 0);
-    rb_define_singleton_method(mNative, "ktls?", native_ktls_p, 1);
-    rb_define_singleton_method(mNative, "ktls_writable?", native_ktls_writable_p, 1);
-    rb_define_singleton_method(mNative, "ktls_close_record", native_ktls_close_record, 1);
-    rb_define_singleton_method(mNative, "without_sigpipe", native_without_sigpipe, 0);
-    rb_define_singleton_method(mNative, "flushed?", native_flushed_p, 1);
-    rb_define_singleton_method(mNative, "descriptor", native_descriptor, 1);
-    rb_define_singleton_method(mNative, "widen_pipe", native_widen_pipe, 1);
-    rb_define_singleton_method(mNative, "splice_marked_unsupported?",
-                               native_splice_marked_unsupported_p, 0);
-    rb_funcall(mSendfile, rb_intern("private_constant"), 1, ID2SYM(rb_intern("Native")));
+    hs_init_native(mSendfile);
 }

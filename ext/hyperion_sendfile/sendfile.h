@@ -84,15 +84,27 @@ bool hs_is_refusal(int err);
 int64_t hs_now_ns(void);
 
 /* buffered.c: the method that works between any two descriptors, by way of memory. */
-struct hs_moved hs_buffered(const struct hs_transfer *transfer);
-struct hs_moved
-hs_head_alone(const struct hs_transfer *transfer); /* held back to join its region */
+hs_method hs_buffered;
+hs_method hs_buffered_resident; /* refuses what would wait for a disk */
+hs_method hs_head_alone;        /* held back to join its region */
 struct hs_moved hs_send_head(const struct hs_transfer *transfer, bool more);
 struct hs_moved hs_split(const struct hs_transfer *transfer, off_t sent, int err);
 bool hs_never_blocks(int fd);
 
 /* small.c */
 hs_method *hs_small_method(const struct hs_transfer *transfer);
+
+/*
+ * resident_preadv2.c or resident_none.c: the page cache. _read_: as pread, but -1 (EOPNOTSUPP) for
+ * what is not there, or not known to be. hs_resident: false when a part of it is known to be missing.
+ */
+ssize_t hs_read_resident(int fd, void *buffer, size_t size, off_t offset);
+bool hs_resident(int fd, off_t offset, off_t length);
+
+/* stats.c: the first three are ours, the others mean what lib/ says that they mean. */
+enum { HS_SMALL_RESPONSES, HS_SMALL_BYTES, HS_WAITS, HS_COUNTERS = 32 };
+void hs_count(unsigned counter, uint64_t by);
+uint64_t hs_counted(unsigned counter);
 
 /* splice.c or splice_none.c */
 hs_method hs_splice;
@@ -156,7 +168,15 @@ int hs_in_descriptor(VALUE source);
 int hs_pipe_descriptor(VALUE pipe, const char *name);
 off_t hs_bytes(VALUE value, const char *name);
 void hs_check_region(off_t offset, off_t length);
+VALUE hs_set_head(struct hs_transfer *transfer, VALUE head, char *space, size_t size);
 int64_t hs_timeout_ns(VALUE timeout);
+
+/* native.c */
+void hs_init_native(VALUE mSendfile);
+
+/* init.c */
+VALUE hs_status_symbol(enum hs_status status);
+bool hs_splice_marked_unsupported(void);
 
 /*
  * gvl.c: a transfer on behalf of Ruby, until it is more than interrupted. Fill in what to send and
@@ -166,6 +186,7 @@ struct hs_call {
     struct hs_transfer transfer;
     VALUE out;
     VALUE in;           /* nil: a head alone */
+    bool keep_gvl;      /* for as long as nothing makes it wait: see hs_buffered_resident */
     bool yield_counts;  /* to the block: region and head bytes, also when an exception passes */
     size_t head_before; /* bytes of the head that earlier calls sent */
     int owned_out_fd;   /* -1, or a duplicate that the call closes */
@@ -173,7 +194,9 @@ struct hs_call {
 };
 struct hs_call hs_call_on(VALUE out, VALUE in);
 void hs_call_run(struct hs_call *call);
+void hs_raise_if_failed(const struct hs_call *call);
 bool hs_wait_without_gvl(VALUE io, short events, VALUE timeout);
+void hs_read_in(VALUE in, off_t offset, off_t length); /* into the page cache */
 
 /* region_io.c or region_nogvl.c: func(data) without the GVL, on behalf of this descriptor. */
 void hs_region(void (*func)(void *), void *data, int fd);

@@ -126,6 +126,7 @@ wait_for_room(struct hs_transfer *t, int *idle, int64_t slice_end, const sigset_
     int64_t left = until == NEVER ? -1 : (until > now ? until - now : 0);
     int ready;
 
+    hs_count(HS_WAITS, 1);
     if (t->deadline_ns != NEVER) {
         if (t->queued < 0) look_at_queue(t);
         left = earlier(left, t->timeout_ns / LOOKS_PER_TIMEOUT + 1);
@@ -227,7 +228,8 @@ hs_transfer_run(struct hs_transfer *t)
     if (stands_in) t->method = hs_buffered; /* whose writes wait in no mode */
     if (t->wait) {
         hs_signals_hold(&signals);
-    } else if (t->method != hs_buffered) { /* which raises no signal */
+    } else if (t->method != hs_buffered &&
+               t->method != hs_buffered_resident) { /* which raise none */
         hs_signals_hold_pipe(&signals);
     }
     t->status = t->wait ? run_waiting(t, &signals.before) : run_once(t);

@@ -41,20 +41,22 @@ module Hyperion
       # From this many bytes on the kernel is told that they will be read in order.
       FADVISE_THRESHOLD = 256 * 1024
 
-      # Stands for the destination's own timeout.
-      IO_TIMEOUT = Object.new.freeze
       # Kinds of destination that the kernel sends to from a file.
       NATIVE_KINDS = %i[native ktls].freeze
       # Whether the extension is there.
       EXTENSION = Native.respond_to?(:transfer)
-      private_constant :IO_TIMEOUT, :NATIVE_KINDS, :EXTENSION
+      private_constant :NATIVE_KINDS, :EXTENSION
+
+      self.keep_gvl = true if ENV["HYPERION_HTTP_KEEP_GVL"] == "1"
     end
   end
 end
 
 require_relative "sendfile/errors"
+require_relative "sendfile/stats"
 require_relative "sendfile/arguments"
 require_relative "sendfile/transfer"
+require_relative "sendfile/read_ahead"
 require_relative "sendfile/waiters"
 require_relative "sendfile/loop"
 require_relative "sendfile/native_route"
@@ -66,7 +68,7 @@ module Hyperion
   module Http
     # The façade: see above.
     module Sendfile
-      private_constant :Arguments, :Transfer, :Waiters, :Loop, :NativeRoute, :Sources, :UserspaceRoute
+      private_constant :Stats, :Arguments, :Transfer, :ReadAhead, :Waiters, :Loop, :NativeRoute, :Sources, :UserspaceRoute
 
       class << self
         # Sends a region of a file, and returns when all of it is with the kernel. In a non-blocking
@@ -83,8 +85,8 @@ module Hyperion
         # @param offset [Integer] bytes from the start of the file
         # @param len [Integer, nil] bytes; nil is to the end of the file
         # @param head [String, nil] goes out before the region, in the same segment where it fits
-        # @param timeout [Numeric, nil] seconds without a byte before TimeoutError; nil is for ever. By
-        #   default the destination's own `timeout`, where Ruby has that.
+        # @param timeout [Numeric, nil, :io] seconds without a byte before TimeoutError; nil is for ever,
+        #   and :io the destination's own `timeout`, where Ruby has that.
         # @yieldparam sent [Integer] bytes of the region that are out, after each step
         # @return [Integer] bytes of the region sent, the head not counted: always len
         # @raise [TruncatedError] the file ends before the region
@@ -95,8 +97,8 @@ module Hyperion
         # @raise [OpenSSL::SSL::SSLError] what OpenSSL said of the connection
         # @raise [ArgumentError, TypeError, RangeError] a bad argument; nothing was written
         # @see https://man7.org/linux/man-pages/man2/sendfile.2.html sendfile(2)
-        def copy_to_socket(out, file, offset = 0, len = nil, head: nil, timeout: IO_TIMEOUT, &progress)
-          deliver(nil, out, file, offset, len, head, timeout, &progress)
+        def copy_to_socket(out, file, offset = 0, len = nil, head: nil, timeout: :io, &progress)
+          deliver(nil, out, file, offset, len, head, timeout, progress)
         end
 
         # As {copy_to_socket}, but never yields to a fiber scheduler: it parks the thread.
@@ -105,8 +107,8 @@ module Hyperion
         # @yieldparam (see #copy_to_socket)
         # @return (see #copy_to_socket)
         # @raise (see #copy_to_socket)
-        def copy_to_socket_blocking(out, file, offset = 0, len = nil, head: nil, timeout: IO_TIMEOUT, &progress)
-          deliver(Waiters::InThread, out, file, offset, len, head, timeout, &progress)
+        def copy_to_socket_blocking(out, file, offset = 0, len = nil, head: nil, timeout: :io, &progress)
+          deliver(Waiters::InThread, out, file, offset, len, head, timeout, progress)
         end
 
         # By which route a destination is served. Only a real IO is native: an object that wraps one may
@@ -131,6 +133,17 @@ module Hyperion
           splice_supported? && !Native.splice_marked_unsupported? && ENV["HYPERION_HTTP_SPLICE"] == "1"
         end
 
+        # What {copy_to_socket} and {copy_to_socket_blocking} did in this process so far. Counters are not
+        # read at one instant: a response may be counted, and its bytes not yet.
+        #
+        # @return [Hash{Symbol=>Hash, Integer}] `responses` (those sent whole) and `bytes` (of regions,
+        #   those of failed responses too), each by route (:small, :sendfile, :splice, :memory, :ktls,
+        #   :tls_userspace, :userspace); `waits` (for room in a socket), `fallbacks` (to another route,
+        #   because the kernel would not go on by this one), `timeouts`, `truncations`
+        def stats
+          Stats.snapshot
+        end
+
         # @api private
         def tls?(out)
           defined?(OpenSSL::SSL::SSLSocket) ? OpenSSL::SSL::SSLSocket === out : false
@@ -142,31 +155,29 @@ module Hyperion
         # Everything else is looked at closely, and sent by a route; so is what is to be reported on.
         #
         # @param waiter [Module, nil] nil: whichever suits who is calling
-        def deliver(waiter, out, file, offset, len, head, timeout, &progress)
-          Arguments.check_timeout(timeout) unless IO_TIMEOUT.equal?(timeout)
+        def deliver(waiter, out, file, offset, len, head, timeout, progress)
           begin
-            moved = Native.copy_at_once(out, file, offset, len, head) unless block_given?
+            moved = Native.copy_at_once(out, file, offset, len, head, timeout) unless progress
             return len if moved == true
-
-            if moved == :turn
-              sleep(0) if waiter.nil? && Waiters.under_scheduler?
-              return len
-            end
           rescue Errno::ESPIPE
             nil # the file has no offsets, and nothing was sent
           rescue SystemCallError, IOError => e
             raise Progress.tell(e, 0, len)
           end
+          if moved == :turn
+            sleep(0) if waiter.nil? && Waiters.under_scheduler?
+            return len
+          end
 
-          by_route(waiter || Waiters.current, moved, out, file, offset, len, head, timeout, &progress)
+          by_route(waiter || Waiters.current, moved, out, file, offset, len, head, timeout, progress)
         end
 
         # @param moved [Integer, nil] bytes of head and region that are out already; nil: nothing was tried
-        def by_route(waiter, moved, out, file, offset, len, head, timeout, &progress)
+        def by_route(waiter, moved, out, file, offset, len, head, timeout, progress)
           kind = Arguments.check(out, file, offset, len, head, timeout)
           source = Sources.descriptor(file, offset)
           len = Sources.length_to_end(source, offset) if len.nil? && source
-          timeout = own_timeout(out) if IO_TIMEOUT.equal?(timeout)
+          timeout = own_timeout(out) if timeout == :io
           kind_of_transfer = kind == :ktls ? Ktls::Transfer : Transfer
           transfer = kind_of_transfer.new(out, source || file, offset, len, head, timeout, progress)
           flush(out, transfer, waiter)
@@ -178,7 +189,17 @@ module Hyperion
           end
           transfer.sent
         rescue SystemCallError, IOError => e
+          count_failure(e)
           raise Progress.tell(e, transfer ? transfer.sent : of_body(moved, head), len)
+        ensure
+          Stats.transfer(transfer) if transfer&.route
+        end
+
+        def count_failure(error)
+          case error
+          when TimeoutError then Stats.event(:timeouts)
+          when TruncatedError then Stats.event(:truncations)
+          end
         end
 
         def of_body(moved, head)

@@ -45,7 +45,7 @@ module Hyperion
         end
 
         def check_timeout(timeout)
-          return if timeout.nil? || IO_TIMEOUT.equal?(timeout)
+          return if timeout.nil? || timeout == :io
           unless Numeric === timeout && timeout.real?
             raise TypeError, "timeout must be a real Numeric, not #{timeout.inspect}"
           end

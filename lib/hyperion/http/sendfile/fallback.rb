@@ -34,6 +34,14 @@ module Hyperion
         # @return [nil]
         def mark_splice_unsupported!; end
 
+        # Without effect: there is no call that would give the GVL up.
+        def keep_gvl=(keep); end
+
+        # @return [Boolean] false
+        def keep_gvl?
+          false
+        end
+
         %i[copy copy_small copy_splice copy_splice_into_pipe].each do |name|
           define_method(name) do |*|
             raise NotImplementedError, "Hyperion::Http::Sendfile.#{name} needs the C extension, which was not built"
@@ -44,7 +52,7 @@ module Hyperion
       # The little of it that the façade needs.
       # @api private
       module Native
-        def self.copy_at_once(_out, _file, _offset, _len, _head); end
+        def self.copy_at_once(_out, _file, _offset, _len, _head, _timeout); end
 
         def self.wait(io, writable, seconds)
           Waiters.without_scheduler { !(writable ? io.wait_writable(seconds) : io.wait_readable(seconds)).nil? }
@@ -54,6 +62,22 @@ module Hyperion
           io = file.is_a?(Integer) ? IO.for_fd(file, autoclose: false) : file.to_io
           io.flush if File === io && io.stat.writable? && !io.sync
           io.stat.size if io.stat.file?
+        end
+
+        def self.resident?(_file, _offset, _len)
+          true
+        end
+
+        COUNTERS = Hash.new(0)
+        COUNTERS_MUTEX = Mutex.new
+        private_constant :COUNTERS, :COUNTERS_MUTEX
+
+        def self.count(counter, by)
+          COUNTERS_MUTEX.synchronize { COUNTERS[counter] += by }
+        end
+
+        def self.counted(counter)
+          COUNTERS_MUTEX.synchronize { COUNTERS[counter] }
         end
 
         def self.queued(_io)

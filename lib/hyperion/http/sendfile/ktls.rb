@@ -53,6 +53,11 @@ module Hyperion
             true
           end
 
+          # Whichever of them the bytes take.
+          def route
+            :ktls
+          end
+
           # The kernel takes bytes for a peer that is gone, for ever, without an error.
           def look_for_hangup
             Native.ktls_writable?(out)

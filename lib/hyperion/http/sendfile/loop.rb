@@ -13,6 +13,7 @@ module Hyperion
         #   the rest has to go by another
         def self.run(transfer, waiter, step)
           until transfer.complete?
+            waiter.prepare(transfer)
             transfer.look_for_hangup
             case step.call(transfer)
             when :done, :partial then waiter.turn(transfer) unless transfer.complete?

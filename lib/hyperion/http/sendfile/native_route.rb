@@ -115,17 +115,25 @@ module Hyperion
         # @param fresh [Boolean] nothing was tried yet
         # @return [Boolean] false when the source turns out to have no offsets: it has to be streamed
         def self.run(transfer, waiter, fresh)
-          copy_small(transfer) if fresh && transfer.length <= SMALL_FILE_THRESHOLD
+          copy_small(transfer, waiter) if fresh && transfer.length <= SMALL_FILE_THRESHOLD
           return true if transfer.complete?
 
           advise(transfer)
-          return true if splice?(transfer) && SpliceStep.run(transfer, waiter)
+          return true if splice?(transfer) && by(:splice, transfer) { SpliceStep.run(transfer, waiter) }
 
-          Loop.run(transfer, waiter, waiter.steps_wait? ? SENDFILE : COPY_IN_FIBER) ||
-            Loop.run(transfer, waiter, waiter.steps_wait? ? BUFFERED : BUFFERED_IN_FIBER)
+          by(:sendfile, transfer) { Loop.run(transfer, waiter, waiter.steps_wait? ? SENDFILE : COPY_IN_FIBER) } ||
+            by(:memory, transfer) { Loop.run(transfer, waiter, waiter.steps_wait? ? BUFFERED : BUFFERED_IN_FIBER) }
         end
 
-        def self.copy_small(transfer)
+        # @return [Boolean] false when the rest has to go by another way
+        def self.by(route, transfer)
+          transfer.route = route
+          yield.tap { |sent| Stats.event(:fallbacks) unless sent }
+        end
+
+        def self.copy_small(transfer, waiter)
+          transfer.route = :small
+          waiter.prepare(transfer)
           counted = 0
           moved = Sendfile.copy_small(transfer.out, transfer.file, transfer.position, transfer.length,
                                       *transfer.head) do |bytes, head_bytes|
@@ -146,7 +154,7 @@ module Hyperion
         def self.splice?(transfer)
           transfer.remaining > SPLICE_THRESHOLD && Sendfile.splice_runtime_supported?
         end
-        private_class_method :copy_small, :advise, :splice?
+        private_class_method :by, :copy_small, :advise, :splice?
       end
     end
   end

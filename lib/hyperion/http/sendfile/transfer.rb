@@ -10,6 +10,10 @@ module Hyperion
         private_constant :LOOKS_PER_TIMEOUT
 
         attr_reader :out, :file, :length, :head, :head_sent, :sent, :timeout, :idle
+        # By which way it goes: one of {Stats::ROUTES}.
+        attr_accessor :route
+        # Up to where in the file {ReadAhead} has looked.
+        attr_accessor :resident_until
 
         # @param length [Integer, nil] nil: to the end of a source whose size can't be asked
         # @param timeout [Numeric, nil] seconds without a byte
@@ -26,6 +30,7 @@ module Hyperion
           @timeout = timeout
           @progress = progress
           @idle = 0
+          @resident_until = offset
           start
         end
 

@@ -13,6 +13,7 @@ module Hyperion
         # @return [true]
         def self.run(transfer, waiter)
           route = new(transfer, waiter)
+          transfer.route = Sendfile.tls?(transfer.out) ? :tls_userspace : :userspace
           return Loop.run(transfer, waiter, route) unless Sendfile.tls?(transfer.out)
 
           without_nagle(transfer.io) { Loop.run(transfer, waiter, route) }

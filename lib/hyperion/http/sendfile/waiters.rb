@@ -5,9 +5,9 @@ module Hyperion
   module Http
     module Sendfile
       # Each waiter answers `steps_wait?` (whether a step of the native route may wait by itself),
-      # `wait(io, writable, seconds)` (whether the event came; it may give up earlier), `turn(transfer)`
-      # (between two steps that both moved something), `pause(seconds)`, `run` (what waits by itself) and
-      # `limits?` (whether Timeout can end that).
+      # `prepare(transfer)` (before each step), `wait(io, writable, seconds)` (whether the event came; it
+      # may give up earlier), `turn(transfer)` (between two steps that both moved something),
+      # `pause(seconds)`, `run` (what waits by itself) and `limits?` (whether Timeout can end that).
       # @api private
       module Waiters
         # @return [Module] the waiter for whoever is calling
@@ -29,6 +29,7 @@ module Hyperion
         # Waits until the transfer's destination may be tried again, or raises TimeoutError. One that says
         # it is ready and then takes nothing is asked again after a pause.
         def self.await(waiter, transfer, writable)
+          Stats.event(:waits)
           patience = transfer.patience
           if transfer.idle > 2
             waiter.pause([0.001 * (2**[transfer.idle - 3, 5].min), patience].compact.min)
@@ -86,6 +87,11 @@ module Hyperion
             false
           end
 
+          # A disk would keep the whole loop waiting.
+          def prepare(transfer)
+            ReadAhead.call(transfer, self)
+          end
+
           def wait(io, writable, seconds)
             seconds = LOOK_AGAIN unless seconds && seconds < LOOK_AGAIN
             !(writable ? io.wait_writable(seconds) : io.wait_readable(seconds)).nil?
@@ -120,6 +126,9 @@ module Hyperion
           def steps_wait?
             true
           end
+
+          # Other threads run while this one waits for a disk.
+          def prepare(_transfer); end
 
           def wait(io, writable, seconds)
             Native.wait(io, writable, seconds)

@@ -1,0 +1,334 @@
+/* The methods of the private module Native: what the façade in lib/ builds on. */
+#include <ruby.h>
+#include <ruby/fiber/scheduler.h>
+#include <ruby/io.h>
+
+#include "sendfile.h"
+
+#include <errno.h>
+#include <sys/stat.h>
+
+static VALUE sendfile;
+static ID id_copy_small, id_turn, id_io, id_sendfile, id_buffered, id_head;
+
+static hs_method *
+method_named(VALUE name)
+{
+    ID id = SYM2ID(name);
+
+    if (id == id_sendfile) return hs_os_sendfile;
+    if (id == id_buffered) return hs_buffered;
+    if (id == id_head) return hs_head_alone;
+    rb_raise(rb_eArgError, "no such method: %" PRIsVALUE, name);
+}
+
+/* Native.splice_marked_unsupported? -> true or false */
+static VALUE
+native_splice_marked_unsupported_p(VALUE self)
+{
+    (void)self;
+    return hs_splice_marked_unsupported() ? Qtrue : Qfalse;
+}
+
+/*
+ * Native.transfer(out, in, offset, len, method, head, head_sent, timeout, report, ktls = false)
+ *     { |bytes, head_bytes| } -> status
+ *
+ * The loop of a plain thread: head from head_sent on, then the region by :sendfile or :buffered (or
+ * by :head the head alone, held back to join the len bytes that follow), and the waiting between, all
+ * under one release of the GVL. timeout: seconds without a byte, nil for none, false to make one
+ * attempt and not wait at all. With report it returns :partial after each attempt that moved
+ * something. With ktls it looks for a hang-up before each attempt. in is nil where nothing is read. However it is left, by an exception or a killed
+ * thread too, the block first gets the bytes that went out, unless there were none. Besides the
+ * statuses of copy: :timeout.
+ */
+static VALUE
+native_transfer(int argc, VALUE *argv, VALUE self)
+{
+    struct hs_call call;
+    struct hs_transfer *t = &call.transfer;
+    VALUE head;
+
+    (void)self;
+    rb_check_arity(argc, 9, 10);
+    call = hs_call_on(argv[0], NIL_P(argv[1]) ? Qnil : hs_in_source(argv[1]));
+    t->wait = argv[7] != Qfalse;
+    t->timeout_ns = t->wait ? hs_timeout_ns(argv[7]) : -1;
+    t->report = RTEST(argv[8]);
+    t->ktls = argc > 9 && RTEST(argv[9]);
+    t->method = method_named(argv[4]);
+    head = hs_set_head(t, argv[5], NULL, 0);
+    t->head_sent = NUM2SIZET(argv[6]);
+    if (t->head_sent > t->head_length) {
+        rb_raise(rb_eRangeError, "head is shorter than what was sent of it");
+    }
+    if (!NIL_P(call.in)) t->in_fd = hs_in_descriptor(call.in);
+    t->offset = hs_bytes(argv[2], "offset");
+    t->length = hs_bytes(argv[3], "len");
+    hs_check_region(t->offset, t->length);
+    t->out_fd = hs_out_descriptor(argv[0]);
+    call.yield_counts = true;
+    call.head_before = t->head_sent;
+
+    hs_call_run(&call);
+    if (t->status == HS_FAILED && t->err == ESPIPE) t->status = HS_UNSUPPORTED; /* to be streamed */
+    hs_raise_if_failed(&call);
+    RB_GC_GUARD(head);
+    return hs_status_symbol(t->status);
+}
+
+/* Native.wait(io, writable, timeout) -> true, or false when nothing came within timeout seconds */
+static VALUE
+native_wait(VALUE self, VALUE io, VALUE writable, VALUE timeout)
+{
+    (void)self;
+    return hs_wait_without_gvl(io, RTEST(writable) ? POLLOUT : POLLIN, timeout) ? Qtrue : Qfalse;
+}
+
+/* Native.queued(io) -> bytes that the kernel has taken and not delivered, or -1 */
+static VALUE
+native_queued(VALUE self, VALUE io)
+{
+    (void)self;
+    return INT2NUM(hs_os_queued(hs_out_descriptor(io)));
+}
+
+static VALUE
+release_sigpipe(VALUE signals)
+{
+    hs_signals_release((const struct hs_signals *)signals);
+    return Qnil;
+}
+
+/*
+ * Native.without_sigpipe { } -> what the block returns. For a write that is not ours; the block must
+ * not switch to another fiber, since the signal is held for the thread.
+ */
+static VALUE
+native_without_sigpipe(VALUE self)
+{
+    struct hs_signals signals = {0};
+
+    (void)self;
+    hs_signals_hold_pipe(&signals);
+    return rb_ensure(rb_yield, Qnil, release_sigpipe, (VALUE)&signals);
+}
+
+/* Native.flushed?(out) -> whether Ruby holds nothing back for this IO */
+static VALUE
+native_flushed_p(VALUE self, VALUE out)
+{
+    (void)self;
+    return hs_flushed(out) ? Qtrue : Qfalse;
+}
+
+/* Native.descriptor(out) -> the number that out is written by */
+static VALUE
+native_descriptor(VALUE self, VALUE out)
+{
+    (void)self;
+    return INT2NUM(hs_out_descriptor(out));
+}
+
+/* Native.regular_size(file) -> bytes, or nil when it is no regular file */
+static VALUE
+native_regular_size(VALUE self, VALUE file)
+{
+    struct stat st;
+
+    (void)self;
+    if (fstat(hs_in_descriptor(hs_in_source(file)), &st) < 0) rb_sys_fail("fstat");
+    return S_ISREG(st.st_mode) ? OFFT2NUM(st.st_size) : Qnil;
+}
+
+/* Native.widen_pipe(pipe_w) -> nil: room for more bytes between fill and drain; only a hint */
+static VALUE
+native_widen_pipe(VALUE self, VALUE pipe_w)
+{
+    (void)self;
+    hs_pipe_widen(hs_pipe_descriptor(pipe_w, "pipe_w"));
+    return Qnil;
+}
+
+/* What a thread sends in small bodies before a fiber lets others run. */
+static const long BYTES_PER_TURN = 1024 * 1024;
+static _Thread_local long bytes_since_turn;
+
+/* Whether no more needs to be said of a timeout that is not going to be used. */
+static bool
+plain_timeout(VALUE timeout)
+{
+    return timeout == ID2SYM(id_io) || NIL_P(timeout) ||
+           (FIXNUM_P(timeout) && FIX2LONG(timeout) >= 0) ||
+           (RB_FLOAT_TYPE_P(timeout) && RFLOAT_VALUE(timeout) >= 0);
+}
+
+/* Whether a fiber would keep its event loop waiting for a disk. */
+static bool
+would_stall_loop(VALUE in, VALUE offset, VALUE len)
+{
+    if (NIL_P(rb_fiber_scheduler_current()) || !FIXNUM_P(offset)) return false;
+    return !hs_resident(hs_in_descriptor(in), FIX2LONG(offset), FIX2LONG(len));
+}
+
+/*
+ * Native.copy_at_once(out, in, offset, len, head, timeout) -> true, :turn, bytes, or nil
+ *
+ * What copy_to_socket does for a small body between two IOs, in as few steps as can be: call copy_small
+ * by its public name, which checks the arguments. true: all is out; :turn: the same, and a fiber has to
+ * let others run; bytes: as many of head and body are out; nil: this is not the case it is for, and
+ * nothing was sent.
+ */
+static VALUE
+native_copy_at_once(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len, VALUE head,
+                    VALUE timeout)
+{
+    VALUE arguments[] = {out, in, offset, len, head};
+    long whole;
+    VALUE moved;
+
+    (void)self;
+    if (!FIXNUM_P(len) || FIX2LONG(len) > HS_SMALL_FILE_THRESHOLD || !RB_TYPE_P(in, T_FILE) ||
+        !plain_timeout(timeout) || !hs_flushed(out) || would_stall_loop(in, offset, len)) {
+        return Qnil;
+    }
+    whole = FIX2LONG(len) + (RB_TYPE_P(head, T_STRING) ? RSTRING_LEN(head) : 0);
+    moved = rb_funcallv(sendfile, id_copy_small, NIL_P(head) ? 4 : 5, arguments);
+    if (moved != LONG2FIX(whole)) return moved;
+    hs_count(HS_SMALL_RESPONSES, 1);
+    hs_count(HS_SMALL_BYTES, (uint64_t)FIX2LONG(len));
+
+    bytes_since_turn += whole;
+    if (bytes_since_turn < BYTES_PER_TURN) return Qtrue;
+    bytes_since_turn = 0;
+    return ID2SYM(id_turn);
+}
+
+/* Native.push(io) -> nil: sends what Nagle's algorithm holds back */
+static VALUE
+native_push(VALUE self, VALUE io)
+{
+    (void)self;
+    hs_os_push(hs_out_descriptor(io), false);
+    return Qnil;
+}
+
+/* Native.ktls_compiled? -> whether this build knows of kernel TLS */
+static VALUE
+native_ktls_compiled_p(VALUE self)
+{
+    (void)self;
+    return hs_ktls_compiled() ? Qtrue : Qfalse;
+}
+
+/* Native.ktls?(io) -> whether the kernel encrypts what is sent there */
+static VALUE
+native_ktls_p(VALUE self, VALUE io)
+{
+    (void)self;
+    return hs_ktls_sends(hs_out_descriptor(io)) ? Qtrue : Qfalse;
+}
+
+/* Native.ktls_writable?(io) -> whether it polls writable; raises Errno::* when the connection has ended */
+static VALUE
+native_ktls_writable_p(VALUE self, VALUE io)
+{
+    bool writable = false;
+    int gone = hs_ktls_gone(hs_out_descriptor(io), &writable);
+
+    (void)self;
+    if (gone != 0) rb_syserr_fail(gone, NULL);
+    return writable ? Qtrue : Qfalse;
+}
+
+/* Native.ktls_close_record(io) -> nil: lets go of what was sent with MSG_MORE */
+static VALUE
+native_ktls_close_record(VALUE self, VALUE io)
+{
+    (void)self;
+    hs_ktls_close_record(hs_out_descriptor(io));
+    return Qnil;
+}
+
+/* Native.resident?(file, offset, len) -> false when a part of it is known not to be in the page cache */
+static VALUE
+native_resident_p(VALUE self, VALUE file, VALUE offset, VALUE len)
+{
+    VALUE source = hs_in_source(file);
+
+    (void)self;
+    return hs_resident(hs_in_descriptor(source), hs_bytes(offset, "offset"), hs_bytes(len, "len"))
+               ? Qtrue
+               : Qfalse;
+}
+
+/* Native.read_in(file, offset, len) -> nil: reads it into the page cache, waiting without the GVL */
+static VALUE
+native_read_in(VALUE self, VALUE file, VALUE offset, VALUE len)
+{
+    (void)self;
+    hs_read_in(file, hs_bytes(offset, "offset"), hs_bytes(len, "len"));
+    return Qnil;
+}
+
+static unsigned
+counter(VALUE number)
+{
+    unsigned index = NUM2UINT(number);
+
+    if (index >= HS_COUNTERS) rb_raise(rb_eIndexError, "no such counter: %u", index);
+    return index;
+}
+
+/* Native.count(counter, by) -> nil */
+static VALUE
+native_count(VALUE self, VALUE number, VALUE by)
+{
+    (void)self;
+    hs_count(counter(number), NUM2ULL(by));
+    return Qnil;
+}
+
+/* Native.counted(counter) -> Integer */
+static VALUE
+native_counted(VALUE self, VALUE number)
+{
+    (void)self;
+    return ULL2NUM(hs_counted(counter(number)));
+}
+
+void
+hs_init_native(VALUE mSendfile)
+{
+    VALUE mNative = rb_define_module_under(mSendfile, "Native");
+
+    sendfile = mSendfile;
+    id_copy_small = rb_intern("copy_small");
+    id_turn = rb_intern("turn");
+    id_io = rb_intern("io");
+    id_sendfile = rb_intern("sendfile");
+    id_buffered = rb_intern("buffered");
+    id_head = rb_intern("head");
+
+    rb_define_singleton_method(mNative, "transfer", native_transfer, -1);
+    rb_define_singleton_method(mNative, "copy_at_once", native_copy_at_once, 6);
+    rb_define_singleton_method(mNative, "wait", native_wait, 3);
+    rb_define_singleton_method(mNative, "regular_size", native_regular_size, 1);
+    rb_define_singleton_method(mNative, "resident?", native_resident_p, 3);
+    rb_define_singleton_method(mNative, "read_in", native_read_in, 3);
+    rb_define_singleton_method(mNative, "count", native_count, 2);
+    rb_define_singleton_method(mNative, "counted", native_counted, 1);
+    rb_define_singleton_method(mNative, "push", native_push, 1);
+    rb_define_singleton_method(mNative, "queued", native_queued, 1);
+    rb_define_singleton_method(mNative, "ktls_compiled?", native_ktls_compiled_p, 0);
+    rb_define_singleton_method(mNative, "ktls?", native_ktls_p, 1);
+    rb_define_singleton_method(mNative, "ktls_writable?", native_ktls_writable_p, 1);
+    rb_define_singleton_method(mNative, "ktls_close_record", native_ktls_close_record, 1);
+    rb_define_singleton_method(mNative, "without_sigpipe", native_without_sigpipe, 0);
+    rb_define_singleton_method(mNative, "flushed?", native_flushed_p, 1);
+    rb_define_singleton_method(mNative, "descriptor", native_descriptor, 1);
+    rb_define_singleton_method(mNative, "widen_pipe", native_widen_pipe, 1);
+    rb_define_singleton_method(mNative, "splice_marked_unsupported?",
+                               native_splice_marked_unsupported_p, 0);
+    rb_funcall(mSendfile, rb_intern("private_constant"), 1, ID2SYM(rb_intern("Native")));
+}

@@ -1,0 +1,45 @@
+# frozen_string_literal: true
+
+# What was done since the process began: counters that cost a few nanoseconds each.
+module Hyperion
+  module Http
+    module Sendfile
+      # @api private
+      module Stats
+        # In the order of their counters. The first of either list is counted in C, too.
+        ROUTES = %i[small sendfile splice memory ktls tls_userspace userspace].freeze
+        EVENTS = %i[waits fallbacks timeouts truncations].freeze
+        FIRST_EVENT = 2 # after the responses and the bytes of :small
+        FIRST_ROUTE = FIRST_EVENT + EVENTS.size
+        private_constant :FIRST_EVENT, :FIRST_ROUTE
+
+        module_function
+
+        # @param event [Symbol] one of EVENTS
+        def event(event)
+          Native.count(FIRST_EVENT + EVENTS.index(event), 1)
+        end
+
+        # Counts what a transfer sent, and the response if it is whole.
+        def transfer(transfer)
+          responses = responses_of(transfer.route)
+          Native.count(responses, 1) if transfer.complete?
+          Native.count(responses + 1, transfer.sent)
+        end
+
+        def responses_of(route)
+          index = ROUTES.index(route)
+          index.zero? ? 0 : FIRST_ROUTE + ((index - 1) * 2)
+        end
+
+        def snapshot
+          {
+            responses: ROUTES.to_h { |route| [route, Native.counted(responses_of(route))] },
+            bytes: ROUTES.to_h { |route| [route, Native.counted(responses_of(route) + 1)] },
+            **EVENTS.each_with_index.to_h { |event, index| [event, Native.counted(FIRST_EVENT + index)] }
+          }
+        end
+      end
+    end
+  end
+end
