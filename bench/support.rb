@@ -44,7 +44,7 @@ module Bench
     yield report, **settings
     clear_progress
     report.write(ENV.fetch("BENCH_RESULTS") { brief ? QUICK_RESULTS : RESULTS })
-    puts report.markdown
+    puts brief ? report.summary : report.markdown
     report.missed.each { |check| warn "bench: #{name} missed: #{check}" }
     exit 1 if report.missed.any?
   end

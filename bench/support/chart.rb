@@ -10,10 +10,10 @@ module Bench
     WIDTH = 1000
     HEIGHT = 440
     # Told apart by the colour-blind, too (Okabe and Ito).
-    OURS = "#D55E00"
-    REFERENCE = "#000000"
-    OTHERS = %w[#0072B2 #009E73 #CC79A7 #56B4E9 #E69F00 #7F7F7F #882255 #999933 #44AA99].freeze
-    private_constant :WIDTH, :HEIGHT, :OURS, :REFERENCE, :OTHERS
+    OURS = [["#D55E00", 3], ["#F0A060", 2], ["#8C3D00", 2]].freeze # and their widths
+    REFERENCES = %w[#000000 #999999].freeze
+    OTHERS = %w[#0072B2 #009E73 #CC79A7 #56B4E9 #E69F00 #882255 #7F7F7F #999933 #44AA99].freeze
+    private_constant :WIDTH, :HEIGHT, :OURS, :REFERENCES, :OTHERS
 
     # One above the other in one file. Returns whether there is a picture now.
     def self.draw(charts, path)
@@ -114,24 +114,30 @@ module Bench
     end
 
     def plots
-      others = OTHERS.cycle
+      styles = Styles.new
       plots = @series.keys.map.with_index do |name, number|
-        "$s#{number} using #{sizes? ? "1:2:3:4 with yerrorlines" : "2:3:4:xtic(1)"} " \
-          "title #{Chart.quote(name)} #{style(name, others)}"
+        colour, width, dash = styles.of(name)
+        "$s#{number} using #{sizes? ? "1:2:3:4 with yerrorlines" : "2:3:4:xtic(1)"} title #{Chart.quote(name)} " \
+          "linecolor rgb \"#{colour}\" #{"linewidth #{width} dashtype #{dash} pointtype 7 pointsize 0.5" if sizes?}"
       end
       @limit ? [*plots, "#{@limit} with lines linecolor rgb \"#CC0000\" dashtype 2 title \"claimed\""] : plots
     end
 
-    def style(name, others)
-      ours = name.start_with?("copy_to_socket")
-      reference = name.start_with?("C ")
-      colour = if ours then OURS
-               elsif reference then REFERENCE
-               else others.next
-               end
-      return "linecolor rgb \"#{colour}\"" unless sizes?
+    # Colour, width and dash of one series after the other.
+    class Styles
+      def initialize
+        @others = OTHERS.cycle
+        @ours = OURS.cycle
+        @references = REFERENCES.cycle
+      end
 
-      "linecolor rgb \"#{colour}\" linewidth #{ours ? 3 : 1.5} dashtype #{reference ? 2 : 1} pointtype 7 pointsize 0.5"
+      def of(name)
+        return [*@ours.next, 1] if name.start_with?("copy_to_socket")
+        return [@references.next, 1.5, 2] if name.start_with?("C ")
+
+        [@others.next, 1.5, 1]
+      end
     end
+    private_constant :Styles
   end
 end

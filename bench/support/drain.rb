@@ -25,17 +25,16 @@ module Bench
     end
 
     # @param link [#connect] where the connection is made, if not on the loopback device
-    def initialize(nodelay: true, link: self)
+    # @param reader [Proc] what the reading process does first
+    def initialize(nodelay: true, link: self, reader: -> {})
       @socket, peer = link.connect
       @socket.setsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY, nodelay)
       @control, control = UNIXSocket.pair
-      @process = fork { serve(peer, control) }
+      @process = fork do
+        reader.call
+        serve(peer, control)
+      end
       [peer, control].each(&:close)
-    end
-
-    # CPU seconds of the reader so far: what the kernel does at the arrival of an acknowledgement can be charged to it.
-    def reader_cpu
-      Process.clock_gettime((~@process << 3) | 2) # as clock_getcpuclockid(3) has it, on Linux
     end
 
     # Lets the reader read that many bytes, from now on.

@@ -64,8 +64,8 @@ module Bench
     # A panel of this report's picture, NAME.svg. The series are { name => { place => figure } }. The places are all
     # Integers, sizes in bytes (lines over a logarithmic axis), or texts (bars beside each other); over: says what they
     # are. The figures are numbers or Estimates (drawn with their intervals); unit: says of what. log: the axis of the
-    # figures is logarithmic; limit: a line at what is claimed. A series whose name begins with "copy_to_socket" is drawn
-    # as ours, one whose name begins with "C " as the reference.
+    # figures is logarithmic; limit: a line at what is claimed. A series whose name begins with "copy_to_socket" is
+    # drawn as ours, one whose name begins with "C " as the reference.
     def chart(title, over:, unit:, series:, log: false, limit: nil)
       @charts << Chart.new(title, over: over, unit: unit, series: series, log: log, limit: limit)
     end
@@ -111,16 +111,19 @@ module Bench
     end
 
     def markdown
-      sections = ["# #{@name}", @claim, *@notes, Machine.line(@facts), check_table,
-                  *("![#{@name}](#{@picture})" if @picture), *@tables.map { |table| markdown_table(table) }]
-      "#{sections.compact.join("\n\n")}\n"
+      sections = [summary, *("![#{@name}](#{@picture})\n" if @picture), *@tables.map { |table| markdown_table(table) }]
+      sections.join("\n")
+    end
+
+    # What is claimed, and what came of it.
+    def summary
+      sections = ["# #{@name}", @claim, *@notes, Machine.line(@facts), *(check_table unless @checks.empty?)]
+      "#{sections.map(&:chomp).join("\n\n")}\n"
     end
 
     private
 
     def check_table
-      return if @checks.empty?
-
       rows = @checks.map { |check| [check.what, check.estimate, check.allowed, check.verdict] }
       markdown_table(Table.new("Checks: median (95 % confidence interval)", %w[what found limit verdict], rows))
     end
@@ -129,7 +132,7 @@ module Bench
       lines = [table.columns, table.columns.map { "---" }, *table.rows].map do |cells|
         "| #{cells.map { |cell| Statistics.text(cell) }.join(" | ")} |"
       end
-      "## #{table.title}\n\n#{lines.join("\n")}"
+      "## #{table.title}\n\n#{lines.join("\n")}\n"
     end
   end
 end
