@@ -1,5 +1,5 @@
 /*
- * What paths.rb measures against: the least a C program has to do to put a file on non-blocking sockets, one after the
+ * What paths.rb and zerocopy.rb measure against: the least a C program has to do to put a file on non-blocking sockets, one after the
  * other; and what measuring takes that Ruby has no method for. Methods of the module Bench, so that they run in the
  * process of the other peers; nothing of it is in the gem. support/c_loop.rb compiles it.
  */
@@ -39,11 +39,11 @@ static void wait_for_room(int out) {
     if (poll(&writable, 1, -1) < 0 && errno != EINTR) rb_sys_fail("poll");
 }
 
-static void send_all(int out, int in, off_t length, send_some *send_some) {
-    off_t position = 0;
+static void send_all(int out, int in, off_t position, off_t length, send_some *send_some) {
+    const off_t end = position + length;
 
-    while (position < length) {
-        const ssize_t sent = send_some(out, in, &position, (size_t)(length - position));
+    while (position < end) {
+        const ssize_t sent = send_some(out, in, &position, (size_t)(end - position));
 
         if (sent > 0) continue;
         if (sent == 0) rb_raise(rb_eEOFError, "the file ends before its length");
@@ -60,8 +60,14 @@ static VALUE to_each(VALUE sockets, VALUE file, VALUE length, send_some *send_so
     const off_t bytes = NUM2OFFT(length);
 
     for (long i = 0; i < RARRAY_LEN(sockets); i++) {
-        send_all(rb_io_descriptor(RARRAY_AREF(sockets, i)), in, bytes, send_some);
+        send_all(rb_io_descriptor(RARRAY_AREF(sockets, i)), in, 0, bytes, send_some);
     }
+    return Qnil;
+}
+
+/* Bench.c_loop(out_fd, in_fd, offset, length) => nil, one region by sendfile(2) */
+static VALUE c_loop(VALUE self, VALUE out_fd, VALUE in_fd, VALUE offset, VALUE length) {
+    send_all(NUM2INT(out_fd), NUM2INT(in_fd), NUM2OFFT(offset), NUM2OFFT(length), by_sendfile);
     return Qnil;
 }
 
@@ -113,6 +119,7 @@ void Init_c_loop(void) {
     VALUE mBench = rb_define_module("Bench");
 
     if (sched_getaffinity(0, sizeof(allowed), &allowed) < 0) rb_sys_fail("sched_getaffinity");
+    rb_define_singleton_method(mBench, "c_loop", c_loop, 4);
     rb_define_singleton_method(mBench, "c_sendfile", c_sendfile, 3);
     rb_define_singleton_method(mBench, "c_pread_send", c_pread_send, 3);
     rb_define_singleton_method(mBench, "context_switches", context_switches, 0);

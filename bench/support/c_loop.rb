@@ -2,5 +2,5 @@
 
 require_relative "compile"
 
-# Bench.c_loop
+# Bench.c_loop and its kin.
 Bench::Compile.load!("c_loop")
