@@ -58,7 +58,7 @@ module Hyperion
           # @param length [Integer] what the response announces
           # @param head [Boolean] whether that is all that was asked for
           def write_fixed_length_body(body, length, head)
-            regions = regions_of(body) if KNOWN && !head && plain?
+            regions = regions_of(body) if plain_socket && !head
             return super unless regions && regions.bytesize == length
 
             begin
@@ -72,11 +72,12 @@ module Hyperion
             end
           end
 
-          private
-
-          def plain?
-            Stream === @stream && BasicSocket === @stream.io
+          # @return [BasicSocket, nil] nil: encrypted, or served by versions of async-http's parts that are not known
+          def plain_socket
+            @stream.io if KNOWN && Stream === @stream && BasicSocket === @stream.io
           end
+
+          private
 
           # @return [FileBody, Rack::BodyProxy, nil] what the app returned, if that is a FileBody or passes calls on to
           #   one; nil: something else, or something comes between that may change what is sent

@@ -69,9 +69,9 @@ module Hyperion
             return if env["REQUEST_METHOD"] == "HEAD"
 
             server = SERVERS.find { |each| env.key?(each.key) }
-            return unless server&.known?
+            return falcons(env) unless server
 
-            socket = env[server.key]
+            socket = env[server.key] if server.known?
             socket if IO === socket && Sendfile.fast_path_kind(socket) == :native
           end
 
@@ -89,6 +89,15 @@ module Hyperion
             server ? server.open?(frame, socket, bytesize) : false
           rescue NameError, ArgumentError
             false # other variables than in the versions known, or a block written in C
+          end
+
+          private
+
+          # Falcon iterates bodies otherwise, and {Falcon} never does: that calls {FileBody#copy_to}.
+          def falcons(env)
+            request = env["protocol.http.request"]
+            connection = request.connection if request.respond_to?(:connection)
+            connection.plain_socket if connection.respond_to?(:plain_socket)
           end
         end
       end

@@ -1,0 +1,92 @@
+# frozen_string_literal: true
+
+# Serves a directory on 127.0.0.1, by any of five servers, until SIGINT or SIGTERM:
+#
+#   ruby -Ilib examples/serve.rb [DIR [PORT [SERVER]]]      (or: rake "serve[DIR,PORT,SERVER]")
+#
+# A file is sent by Hyperion::Http::Sendfile::Files, a directory is shown as a list of what is in it.
+require "erb"
+require "hyperion/http/sendfile/rack"
+require_relative "servers"
+
+# What the browser is shown of a directory; files go to Files, and so does what does not exist.
+class Listing
+  HTML = ERB.new(<<~TEMPLATE, trim_mode: "-")
+    <!DOCTYPE html>
+    <html lang="en">
+    <meta charset="utf-8">
+    <meta name="viewport" content="width=device-width">
+    <title><%= h(title) %></title>
+    <h1><%= h(title) %></h1>
+    <ul>
+    <%- unless title == "/" -%>
+    <li><a href="../">../</a>
+    <%- end -%>
+    <%- entries.each do |name| -%>
+    <li><a href="./<%= h(u(name)) %>"><%= h(name) %></a>
+    <%- end -%>
+    </ul>
+  TEMPLATE
+  private_constant :HTML
+
+  include ERB::Util
+
+  def initialize(root)
+    @root = File.realpath(root)
+    @files = Hyperion::Http::Sendfile::Files.new(@root)
+  end
+
+  def call(env)
+    path = env["PATH_INFO"]
+    directory = directory(path)
+    return @files.call(env) unless directory && %w[GET HEAD].include?(env["REQUEST_METHOD"])
+    return redirect("#{path}/") unless path.end_with?("/")
+
+    page = page(directory).b
+    [200, { "content-type" => "text/html; charset=utf-8", "content-length" => page.bytesize.to_s },
+     env["REQUEST_METHOD"] == "HEAD" ? [] : [page]]
+  end
+
+  private
+
+  # @return [String, nil] nil: it is none, or one outside of the root
+  def directory(path)
+    name = path.gsub(/%\h\h/) { |escape| escape[1..].hex.chr }.force_encoding(Encoding::UTF_8)
+    return if name.include?("\0") || !name.valid_encoding?
+
+    directory = File.realpath(File.join(@root, name))
+    directory if File.directory?(directory) && "#{directory}/".start_with?("#{@root}/".squeeze("/"))
+  rescue SystemCallError
+    nil
+  end
+
+  def page(directory)
+    title = "#{directory.delete_prefix(@root)}/".scrub
+    entries = Dir.children(directory).map { |name| File.directory?(File.join(directory, name)) ? "#{name}/" : name }
+    entries = entries.reject { |name| name.start_with?(".") }.sort
+    HTML.result(binding)
+  end
+
+  # One slash at the start, for two would name another host.
+  def redirect(path)
+    [301, { "location" => path.sub(%r{\A/+}, "/"), "content-length" => "0" }, []]
+  end
+
+  # A slash at the end stands for a directory.
+  def u(name)
+    url_encode(name.b).gsub("%2F", "/")
+  end
+end
+
+if $PROGRAM_NAME == __FILE__
+  dir, port, server = ARGV.map { |argument| argument unless argument.empty? }
+  dir ||= "."
+  port = Integer(port || 8080)
+  server ||= Servers.names.first
+  abort "serve: #{dir} is no directory" unless File.directory?(dir)
+  abort "serve: #{server} is none of #{Servers.names.join(", ")}" unless Servers.names.include?(server)
+
+  puts "Serving #{File.realpath(dir)} at http://#{Servers::HOST}:#{port}/ with #{server}; Ctrl-C stops it."
+  $stdout.flush
+  Servers.run(server, Listing.new(dir), port: port)
+end

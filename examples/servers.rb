@@ -1,0 +1,74 @@
+# frozen_string_literal: true
+
+# Starts any of five servers from Ruby: in the foreground, until SIGINT or SIGTERM. How each is set up by its own means
+# is shown in the files beside this one.
+module Servers
+  HOST = "127.0.0.1"
+
+  class << self
+    # @return [Array<String>] whom {run} knows
+    def names
+      %w[puma falcon unicorn pitchfork webrick]
+    end
+
+    # @param name [String] of the server
+    # @param app [#call] a Rack app
+    # @param port [Integer] to listen on, on 127.0.0.1
+    # @param workers [Integer] threads of Puma, processes of unicorn and pitchfork
+    def run(name, app, port:, workers: 4)
+      raise ArgumentError, "no server is called #{name}: there are #{names.join(", ")}" unless names.include?(name)
+
+      send(name, app, port, workers)
+    end
+
+    private
+
+    def puma(app, port, workers)
+      require "puma"
+      require "puma/configuration"
+      require "puma/launcher"
+      configuration = Puma::Configuration.new do |config|
+        config.app(app)
+        config.bind("tcp://#{HOST}:#{port}")
+        config.threads(workers, workers)
+        config.raise_exception_on_sigterm(false)
+      end
+      Puma::Launcher.new(configuration, log_writer: Puma::LogWriter.new(File.open(File::NULL, "w"), $stderr)).run
+    end
+
+    def falcon(app, port, _workers)
+      require "falcon"
+      require "falcon/server"
+      require "async/http/endpoint"
+      require "hyperion/http/sendfile/falcon"
+      trap("TERM") { Thread.main.raise(Interrupt) }
+      endpoint = Async::HTTP::Endpoint.parse("http://#{HOST}:#{port}", protocol: Hyperion::Http::Sendfile::Falcon)
+      Sync { Falcon::Server.new(Falcon::Server.middleware(app, cache: false), endpoint).run.wait }
+    rescue Interrupt
+      nil
+    end
+
+    def unicorn(app, port, workers)
+      require "unicorn"
+      Unicorn::HttpServer.new(app, listeners: ["#{HOST}:#{port}"], worker_processes: workers, logger: quiet).start.join
+    end
+
+    def pitchfork(app, port, workers)
+      require "pitchfork"
+      Pitchfork::HttpServer.new(app, listeners: ["#{HOST}:#{port}"], worker_processes: workers, logger: quiet)
+                           .start(false).join
+    end
+
+    def webrick(app, port, _workers)
+      require "rackup/handler/webrick"
+      Rackup::Handler::WEBrick.run(app, Host: HOST, Port: port, Logger: quiet, AccessLog: []) do |server|
+        %w[INT TERM].each { |signal| trap(signal) { server.shutdown } }
+      end
+    end
+
+    def quiet
+      require "logger"
+      Logger.new($stderr, level: Logger::ERROR)
+    end
+  end
+end
