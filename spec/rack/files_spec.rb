@@ -1,12 +1,259 @@
 # frozen_string_literal: true
 
-# The app by itself: what any client sees, and what only shows beside a request.
-require "rack/mock_request"
+# The app by itself: what any client sees, and what shows only beside the request.
+require "etc"
+require "open3"
+require "rack/cascade"
+require "rack/conditional_get"
+require "rack/etag"
+require "rack/head"
 require_relative "../support/rack/conformance"
 require_relative "../support/rack/direct_client"
 
 RSpec.describe S::Files do
   let(:client) { DirectClient.new(RackSite.app) }
+  let(:dir) { Dir.mktmpdir.tap { |dir| Cleanup.later { FileUtils.rm_rf(dir) } } }
+  let(:app) { S::Files.new(dir) }
+  let(:here) { DirectClient.new(app) }
+
+  def env(path, method = "GET", **fields)
+    { "REQUEST_METHOD" => method, "PATH_INFO" => path, **fields }
+  end
+
+  # A file that is there all at once, as a deployment would have it.
+  def replace(name, content)
+    File.binwrite("#{dir}/.new", content)
+    File.rename("#{dir}/.new", "#{dir}/#{name}")
+  end
 
   it_behaves_like "a file server"
+
+  context "where there is no /proc" do
+    before { stub_const("Hyperion::Http::Sendfile::Files::Root::HAS_DESCRIPTORS", false) }
+
+    it_behaves_like "a file server"
+  end
+
+  describe "one descriptor" do
+    it "serves the file that it told of, though another has taken its name" do
+      replace("file", RackSite::LARGE)
+      _, headers, body = app.call(env("/file"))
+      replace("file", "short")
+      expect(headers["content-length"]).to eq(RackSite::LARGE.bytesize.to_s)
+      expect(body.to_enum.to_a.join).to be_payload(RackSite::LARGE)
+    ensure
+      body&.close
+    end
+
+    it "serves the old file or the new one, while they change all the time" do
+      contents = [RackSite::TEXT, RackSite::LARGE, payload(70_000)].map(&:b)
+      replace("file", contents.first)
+      done = false
+      writer = Thread.new { contents.cycle { |content| done ? break : replace("file", content) } }
+      answers = Array.new(300) { here.call("GET", "/file") }
+      expect(answers.map(&:status).uniq).to eq([200])
+      answers.each do |answer|
+        expect(contents).to include(answer.body)
+        expect(answer["content-length"]).to eq(answer.body.bytesize.to_s)
+      end
+      expect(answers.map { |answer| answer["content-length"] }.uniq.size).to be > 1
+    ensure
+      done = true
+      writer&.join
+    end
+
+    it "tells of a file that has changed what is so now" do
+      replace("file", "before")
+      before = here.call("GET", "/file")
+      replace("file", "after!!")
+      after = here.call("GET", "/file", "if-none-match" => before["etag"])
+      expect([after.status, after.body, after["content-length"]]).to eq([200, "after!!", "7"])
+    end
+
+    it "raises where the file has become shorter meanwhile, and closes" do
+      replace("file", RackSite::LARGE)
+      _, _, body = app.call(env("/file"))
+      File.truncate("#{dir}/file", 100)
+      expect { body.each { next } }.to raise_error(S::TruncatedError)
+      body.close
+      expect(body.file).to be_closed
+    end
+
+    it "is closed again, whatever the answer" do
+      replace("file", RackSite::LARGE)
+      tag = here.call("GET", "/file")["etag"]
+      File.symlink("/etc/hostname", "#{dir}/link")
+      File.mkfifo("#{dir}/fifo")
+      requests = [["GET", "/file"], ["HEAD", "/file"], ["OPTIONS", "/file"], ["GET", "/"], ["GET", "/link"],
+                  ["GET", "/fifo"],
+                  ["GET", "/file", { "if-none-match" => tag }], ["GET", "/file", { "if-match" => '"x"' }],
+                  ["GET", "/file", { "range" => "bytes=1-2" }], ["GET", "/file", { "range" => "bytes=1-2,4-5" }],
+                  ["GET", "/file", { "range" => "bytes=999999-" }], ["GET", "/file", { "range" => "bytes=0-150000" }]]
+      expect { requests.each { |request| here.call(*request) } }.not_to leak_fds
+    end
+
+    it "is the body's to close, where it is not read at once" do
+      replace("file", RackSite::LARGE)
+      expect { app.call(env("/file")).last.close }.not_to leak_fds
+    end
+  end
+
+  describe "the body" do
+    it "has no path that a server could open anew" do
+      replace("file", RackSite::LARGE)
+      body = app.call(env("/file")).last
+      Cleanup.later { body.close }
+      expect(body).to be_a(S::FileBody)
+      expect(body).not_to respond_to(:to_path)
+      expect([body.segments, body.bytesize]).to eq([[[0, RackSite::LARGE.bytesize]], RackSite::LARGE.bytesize])
+    end
+
+    it "tells no length of its own where there is none, for servers add it" do
+      replace("file", "x")
+      tag = here.call("GET", "/file")["etag"]
+      requests = [env("/file", "HEAD"), env("/file", "HTTP_IF_NONE_MATCH" => tag)]
+      bodies = requests.map { |request| app.call(request).last }
+      bodies.each { |body| expect(body).not_to respond_to(:to_ary) }
+    end
+  end
+
+  describe "the root" do
+    it "can be a link that is set to another folder" do
+      %w[one two].each do |name|
+        Dir.mkdir("#{dir}/#{name}")
+        File.write("#{dir}/#{name}/file", name)
+      end
+      File.symlink("one", "#{dir}/current")
+      here = DirectClient.new(S::Files.new("#{dir}/current"))
+      expect(here.call("GET", "/file").body).to eq("one")
+      File.symlink("two", "#{dir}/next")
+      File.rename("#{dir}/next", "#{dir}/current")
+      expect(here.call("GET", "/file").body).to eq("two")
+    end
+
+    it "is where it was when the app was made, relative or not, there or not yet" do
+      later = DirectClient.new(S::Files.new("#{dir}/later/"))
+      relative = Dir.chdir(dir) { S::Files.new("later") }
+      expect(later.call("GET", "/file").status).to eq(404)
+      Dir.mkdir("#{dir}/later")
+      File.write("#{dir}/later/file", "here")
+      expect(later.call("GET", "/file").body).to eq("here")
+      expect(DirectClient.new(relative).call("GET", "/file").body).to eq("here")
+      expect(relative.root).to eq("#{dir}/later")
+    end
+
+    it "can be the root of all, or have any name" do
+      expect(DirectClient.new(S::Files.new("/")).call("GET", "#{RackSite.root}/letters.txt").body).to eq(RackSite::TEXT)
+      Dir.mkdir("#{dir}/d\u00E9j\u00E0")
+      File.write("#{dir}/d\u00E9j\u00E0/v\u00FC", "seen")
+      here = DirectClient.new(S::Files.new("#{dir}/d\u00E9j\u00E0"))
+      expect(here.call("GET", "/v%C3%BC").body).to eq("seen")
+      expect(here.call("GET", "/v\u00FC").body).to eq("seen")
+    end
+
+    it "is not needed for serving a path of the application's" do
+      app = S::Files.new(nil)
+      status, headers, body = app.serving(env("/ignored"), "#{RackSite.root}/page.html")
+      expect([status, headers["content-type"], body.to_a]).to eq([200, "text/html", [RackSite::TEXT]])
+      expect(app.serving(env("/ignored"), "#{RackSite.root}/missing").first).to eq(404)
+      expect(app.root).to be_nil
+    end
+  end
+
+  describe "a file" do
+    it "that may not be read is refused" do
+      replace("file", "x")
+      File.chmod(0, "#{dir}/file")
+      File.chmod(0o755, dir)
+      nobody = Process.euid.zero? ? Etc.getpwnam("nobody").uid : Process.euid
+      answer = begin
+        Process::Sys.seteuid(nobody)
+        here.call("GET", "/file")
+      ensure
+        Process::Sys.seteuid(Process.uid)
+      end
+      expect([answer.status, answer["content-type"], answer.body]).to eq([403, "text/plain", "Forbidden\n"])
+    end
+
+    it "from the future is of today (RFC 9110, 8.8.2.1)" do
+      replace("file", "x")
+      File.utime(Time.now + 3_600, Time.now + 3_600, "#{dir}/file")
+      2.times { expect(Time.httpdate(here.call("GET", "/file")["last-modified"])).to be_within(5).of(Time.now) }
+    end
+
+    it "of this second can't be resumed by its date (8.8.2.2)" do
+      replace("file", "x" * 100)
+      ahead = Time.at(Time.now.to_i + 100)
+      File.utime(ahead, ahead, "#{dir}/file")
+      now = here.call("GET", "/file")["last-modified"]
+      expect(here.call("GET", "/file", "range" => "bytes=0-1", "if-range" => now).status).to eq(200)
+    end
+
+    it "whose whole path is too long is not found" do
+      expect(here.call("GET", "/#{"long/" * 2_000}name").status).to eq(404)
+    end
+
+    it "is found by a path that is no valid text of its encoding" do
+      expect(app.call(env((+"/\xFF").force_encoding(Encoding::UTF_8))).first).to eq(400)
+      expect(app.call(env("")).first).to eq(404)
+      expect(app.call(env("*", "OPTIONS")).first).to eq(404)
+      expect(app.call(env("no/slash/../..")).first).to eq(404)
+    end
+  end
+
+  describe "among others" do
+    it "lets the next app try where it has nothing (Rack::Cascade, Rack::Static)" do
+      hello = ->(_env) { [200, { "content-type" => "text/plain" }, ["Hello"]] }
+      cascade = DirectClient.new(Rack::Cascade.new([S::Files.new(RackSite.root), hello]))
+      expect(cascade.call("GET", "/missing").body).to eq("Hello")
+      expect(cascade.call("POST", "/letters.txt").body).to eq("Hello")
+      expect(cascade.call("GET", "/letters.txt").body).to eq(RackSite::TEXT)
+      expect(here.call("GET", "/missing")["x-cascade"]).to eq("pass")
+    end
+
+    it "goes with Rack's own middleware" do
+      stack = DirectClient.new(Rack::Head.new(Rack::ConditionalGet.new(Rack::ETag.new(S::Files.new(RackSite.root)))))
+      answer = stack.call("GET", "/large.bin")
+      expect(answer.body).to be_payload(RackSite::LARGE)
+      expect(stack.call("GET", "/large.bin", "if-none-match" => answer["etag"]).status).to eq(304)
+      expect(stack.call("HEAD", "/large.bin")["content-length"]).to eq(RackSite::LARGE.bytesize.to_s)
+    end
+
+    it "can be frozen, and give its headers away" do
+      app.freeze
+      replace("file", "x")
+      2.times do
+        headers = app.call(env("/file"))[1]
+        expect(headers.size).to eq(5)
+        headers.clear
+      end
+    end
+
+    it "needs no gem" do
+      script = "app = Hyperion::Http::Sendfile::Files.new(ARGV[0]); " \
+               'p app.call({ "REQUEST_METHOD" => "GET", "PATH_INFO" => "/page.html" })[1]["content-type"]'
+      lib = File.expand_path("../../lib", __dir__)
+      output, status = Open3.capture2e({ "RUBYOPT" => nil }, Gem.ruby, "--disable-gems", "-I#{lib}",
+                                       *$LOAD_PATH.grep(/hyperion-sendfile/).map { |path| "-I#{path}" },
+                                       "-rhyperion/http/sendfile/rack", "-e", script, RackSite.root)
+      expect([output, status.success?]).to eq(["\"text/html\"\n", true])
+    end
+  end
+
+  describe "options" do
+    {
+      { symlinks: :never } => /symlinks can be :inside, :follow, :refuse, not :never/,
+      { etag: [:path] } => /etag can be/,
+      { precompressed: ["zip"] } => /precompressed can be "br", "gzip", not "zip"/
+    }.each do |options, message|
+      it "say what they can be: #{options}" do
+        expect { S::Files.new(dir, **options) }.to raise_error(ArgumentError, message)
+      end
+    end
+
+    it "can't be headers that are the file's own" do
+      expect { S::Files.new(dir, { "Content-Length" => "5", "ETag" => '"x"', "x-ok" => "1" }) }
+        .to raise_error(ArgumentError, "headers can't say content-length, etag: it is the file's")
+    end
+  end
 end

@@ -21,7 +21,7 @@ module Hyperion
           HAS_DESCRIPTORS = File.directory?(DESCRIPTORS)
           # What Linux adds to the name of a file that has been replaced or deleted since it was opened.
           DELETED = " (deleted)"
-          private_constant :DESCRIPTORS, :HAS_DESCRIPTORS, :DELETED
+          private_constant :DESCRIPTORS, :DELETED
 
           # @return [String] the directory, absolute, as it was named
           attr_reader :path
@@ -85,17 +85,13 @@ module Hyperion
           end
 
           # @return [String, nil] the name without links of what is open
-          if HAS_DESCRIPTORS
-            def target_of(file, _path)
-              File.readlink("#{DESCRIPTORS}/#{file.fileno}").b
-            end
-          else
-            def target_of(file, path)
-              target = File.realpath(join(path))
-              target.b if File.identical?(file, target)
-            rescue Errno::ENOENT, Errno::ENOTDIR, Errno::ELOOP, Errno::EACCES
-              nil
-            end
+          def target_of(file, path)
+            return File.readlink("#{DESCRIPTORS}/#{file.fileno}").b if HAS_DESCRIPTORS
+
+            target = File.realpath(join(path))
+            target.b if File.identical?(file, target)
+          rescue Errno::ENOENT, Errno::ENOTDIR, Errno::ELOOP
+            nil
           end
         end
       end
