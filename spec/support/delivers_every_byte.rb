@@ -20,7 +20,7 @@ module DeliversEveryByte
 
   # The least that fills every small pair of buffers, so that a full socket is certain. sendfile to a UNIX socket
   # queues whole pages beyond SO_SNDBUF.
-  FILLS = Hash.new(60_000).update(unix: 300_007).freeze
+  FILLS = Hash.new(60_000).update(unix: 300_007, ktls12: 600_011, ktls13: 600_011).freeze
 end
 
 RSpec.shared_examples "delivers every byte" do |kind:, route:, waiter:|
