@@ -17,8 +17,8 @@ RSpec.describe Hyperion::Http::Sendfile, "ended early over kernel TLS" do
     [channel, reader, sender]
   end
 
-  [false, true].each do |splice|
-    KernelTls::KINDS.keys.product(Waiters::ALL).each do |kind, waiter|
+  { false => Waiters::ALL, true => %i[thread fiber_async] }.each do |splice, waiters|
+    KernelTls::KINDS.keys.product(waiters).each do |kind, waiter|
       context "with #{"splice to " if splice}#{kind}, waiting by #{waiter}" do
         around do |example|
           ENV["HYPERION_HTTP_SPLICE"] = splice ? "1" : nil

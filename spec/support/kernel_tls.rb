@@ -57,7 +57,7 @@ module KernelTls
         yield chunk if block_given?
         to.write(chunk)
       end
-    rescue EOFError, SystemCallError
+    rescue IOError, SystemCallError
       nil # one of them has gone
     end
   end

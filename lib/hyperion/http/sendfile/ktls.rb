@@ -64,14 +64,18 @@ module Hyperion
           end
 
           # Runs the routes. However they end, no byte that was sent with MSG_MORE stays behind in a record
-          # that nothing would close.
+          # that nothing would close; and what a file had before its end is let go of as a whole file is.
           def guarded(waiter)
             look_for_hangup
             yield
             drain(waiter)
-            whole = true
+            drained = true
+          rescue TruncatedError
+            Native.ktls_close_record(out)
+            drain(waiter)
+            raise
           ensure
-            Native.ktls_close_record(out) unless whole || out.closed?
+            Native.ktls_close_record(out) unless drained || out.closed?
           end
 
           private
