@@ -1,7 +1,7 @@
 /*
- * What paths.rb and zerocopy.rb measure against: the least a C program has to do to put a file on non-blocking sockets, one after the
- * other; and what measuring takes that Ruby has no method for. Methods of the module Bench, so that they run in the
- * process of the other peers; nothing of it is in the gem. support/c_loop.rb compiles it.
+ * What paths.rb and zerocopy.rb measure against: the least a C program has to do to put a file on non-blocking sockets;
+ * and what measuring takes that Ruby has no method for. Methods of the module Bench, so that they run in the process of
+ * the other peers; nothing of it is in the gem. support/c_loop.rb compiles it.
  */
 #include <ruby.h> /* first: it asks for the GNU names */
 #include <ruby/io.h>
@@ -107,14 +107,6 @@ static VALUE pin(VALUE self, VALUE n) {
     return Qnil;
 }
 
-/* Bench.give_way => nil; from now on this thread, woken, waits until whoever runs on its CPU sleeps: SCHED_BATCH */
-static VALUE give_way(VALUE self) {
-    const struct sched_param parameters = {.sched_priority = 0};
-
-    if (sched_setscheduler(0, SCHED_BATCH, &parameters) < 0) rb_sys_fail("sched_setscheduler");
-    return Qnil;
-}
-
 void Init_c_loop(void) {
     VALUE mBench = rb_define_module("Bench");
 
@@ -124,5 +116,4 @@ void Init_c_loop(void) {
     rb_define_singleton_method(mBench, "c_pread_send", c_pread_send, 3);
     rb_define_singleton_method(mBench, "context_switches", context_switches, 0);
     rb_define_singleton_method(mBench, "pin", pin, 1);
-    rb_define_singleton_method(mBench, "give_way", give_way, 0);
 }

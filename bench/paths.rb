@@ -19,9 +19,8 @@ TEXT
 # Of these, kept-alive connections get one response each, and are read to the end afterwards.
 SMALL = [1, 4, 8, 16, 32, 64].map { |kib| kib * Bench::KIB }.freeze
 CONNECTIONS = 16
-# Of larger ones, one connection gets as many in a row as make a stretch. Its reader is another process on the same CPU,
-# and gives way: the sender fills the socket's buffers, then the reader empties them, and it is the same each time. On
-# two CPUs they race, and who wins, and pays for waking the other, would be what is measured.
+# Of larger ones, one connection gets as many in a row as make a stretch. Its reader is another process, on another CPU,
+# and always ready.
 STRETCH = 16 * Bench::MIB
 
 BUFFER_SIZE = 64 * Bench::KIB
@@ -120,23 +119,35 @@ def ways(length, *groups)
   length > S::SMALL_FILE_THRESHOLD ? ways.except(COPY_SMALL) : ways.except(SPLICE)
 end
 
-# Yields a method. Its block gets so many sockets, and sends one response of that length to each of them.
-def connect(length, responses)
-  if length <= SMALL.max
-    Bench::KeptAlive.open(responses) do |connections|
-      yield ->(&send) { connections.respond(length, &send) }
-    end
-  else
-    Bench::Drain.open(reader: -> { Bench.give_way }) do |drain|
-      yield ->(&send) { drain.ready(length * responses) { |socket| send.call([socket] * responses) } }
-    end
+# The connections of one way, which are its own: what it did before to the buffers and windows of a connection decides
+# what it costs now.
+class Connections
+  def initialize(length, responses)
+    @length = length
+    @responses = responses
+    @connections = length <= SMALL.max ? Bench::KeptAlive.new(responses) : Bench::Drain.new(reader: -> { Bench.pin(1) })
+  end
+
+  # Yields so many sockets, to each of which the block has to send one response.
+  def respond(&send)
+    return @connections.respond(@length, &send) if @connections.is_a?(Bench::KeptAlive)
+
+    @connections.ready(@length * @responses) { |socket| send.call([socket] * @responses) }
+  end
+
+  def close
+    @connections.close
   end
 end
 
-# Yields a file of that length, too.
-def connect_with_file(length, responses)
+# Yields a file of that length, and { name => [way, connections] }.
+def prepare(length, responses, ways)
   Bench::SourceFile.open(length) do |file|
-    connect(length, responses) { |respond| yield respond, file }
+    connected = {}
+    ways.each { |name, way| connected[name] = [way, Connections.new(length, responses)] }
+    yield file, connected
+  ensure
+    connected.each_value { |_, connections| connections.close }
   end
 end
 
@@ -156,12 +167,13 @@ class Comparison
 
   def self.of(length, rounds, situation)
     responses = length <= SMALL.max ? CONNECTIONS : [STRETCH / length, 1].max
-    new(length, connect_with_file(length, responses) do |respond, file|
-      Bench::Measure.interleave(ways(length, C_LOOPS, NOISE, OUR_WAYS, OTHER_WAYS), rounds: rounds) do |name, way|
+    costs = prepare(length, responses, ways(length, C_LOOPS, NOISE, OUR_WAYS, OTHER_WAYS)) do |file, ways|
+      Bench::Measure.interleave(ways, rounds: rounds) do |name, (way, connections)|
         Bench.progress("paths: #{Bench.size(length)}, #{situation}, #{name}")
-        respond.call { |sockets| cost(sockets, file, length, way) }
+        connections.respond { |sockets| cost(sockets, file, length, way) }
       end
-    end)
+    end
+    new(length, costs)
   end
 
   # @param costs [Hash{String => Array<Cost>}] by way
@@ -217,10 +229,10 @@ end
 
 # { name => objects of each call }
 def objects(length, calls)
-  connect_with_file(length, 1) do |respond, file|
-    Bench::Measure.interleave(ways(length, OUR_WAYS, WITH_EXTRAS, OTHER_WAYS), rounds: calls) do |name, way|
+  prepare(length, 1, ways(length, OUR_WAYS, WITH_EXTRAS, OTHER_WAYS)) do |file, ways|
+    Bench::Measure.interleave(ways, rounds: calls) do |name, (way, connections)|
       Bench.progress("paths: #{Bench.size(length)}, objects, #{name}")
-      respond.call { |sockets| allocated(sockets, file, length, way) }
+      connections.respond { |sockets| allocated(sockets, file, length, way) }
     end
   end
 end
@@ -235,11 +247,11 @@ end
 # { name => { call => times per response } }
 def system_calls(length, calls)
   Bench.progress("paths: #{Bench.size(length)}, system calls")
-  counts = connect_with_file(length, 1) do |respond, file|
+  counts = prepare(length, 1, ways(length, C_LOOPS, OUR_WAYS, WITH_EXTRAS, OTHER_WAYS)) do |file, ways|
     Bench::SystemCalls.count do |mark|
-      ways(length, C_LOOPS, OUR_WAYS, WITH_EXTRAS, OTHER_WAYS).each do |name, way|
-        respond.call { |sockets| way.call(sockets, file, length) } # and what is done but once
-        calls.times { respond.call { |sockets| mark.call(name) { way.call(sockets, file, length) } } }
+      ways.each do |name, (way, connections)|
+        connections.respond { |sockets| way.call(sockets, file, length) } # and what is done but once
+        calls.times { connections.respond { |sockets| mark.call(name) { way.call(sockets, file, length) } } }
       end
     end
   end
