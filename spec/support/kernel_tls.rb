@@ -176,4 +176,12 @@ module KernelTls
     end
   end
   Channels.singleton_class.prepend(Opening)
+
+  unless File.exist?(STAT)
+    RSpec.configure do |config|
+      config.define_derived_metadata(file_path: %r{/spec/ktls/}) do |metadata|
+        metadata[:skip] = "this kernel has no TLS (its module tls is not loaded); rake spec:ktls brings one that has"
+      end
+    end
+  end
 end
