@@ -6,7 +6,7 @@ require "rbconfig"
 # Faults made to order. Scenarios run in child processes: because a library that makes system calls fail is
 # preloaded there (preload/faults.c), or because what they do (a mark for life, SIGINT) would stay with the suite.
 module Faults
-  CALLS = %i[sendfile fill drain pread sendmsg].freeze # fill and drain are splice, by its direction
+  CALLS = %i[sendfile fill drain pread sendmsg preadv2].freeze # fill and drain are splice, by its direction
   ACTIONS = %i[pass fail shorten end_of_file dawdle_before dawdle_after].freeze
   ALWAYS = -1
 
@@ -209,8 +209,9 @@ module Faults
 
     # One transfer that suffers +faults+ (rules by call); +slow+ makes the socket fill up first.
     def deliver(size:, faults:, kind: :tcp, waiter: :thread, splice: false, slow: false, small: true, source: nil,
-                nonblock: true, **options)
+                nonblock: true, keep_gvl: false, **options)
       enable_splice(splice)
+      S.keep_gvl = keep_gvl
       totals = []
       channel = channel(kind, small: small || slow, nonblock: nonblock)
       reader = channel.read(slow ? :stalled : :greedy)
@@ -224,6 +225,35 @@ module Faults
       end
       said, error = outcome(sender)
       report(said: said, error: error, totals: totals, received: received_over(channel, reader))
+    end
+
+    # A transfer in a fiber beside one that only looks at the clock. The file is cold: the kernel says once that
+    # a read of it would have to wait, and the next read takes +disk+ ms.
+    def beside_a_heartbeat(size:, waiter:, disk:, head: nil, refusals: 1)
+      channel = channel(:tcp)
+      reader = channel.read
+      file = payload_file(size)
+      @control.arm(preadv2: Rule.new(:fail, Errno::EAGAIN::Errno, 0, refusals),
+                   pread: Rule.new(:dawdle_before, disk, 0, 1))
+      longest = 0.0
+      said, error = attempt do
+        run_under(waiter) do
+          beside_heartbeat(->(wait) { longest = [longest, wait].max }) do
+            S.copy_to_socket(channel.out, file, 0, size, head: head)
+          end
+        end
+      end
+      report(said: said, error: error, longest: longest, received: received_over(channel, reader))
+    end
+
+    # The counters after one transfer that suffers +faults+, in a process that has made no other.
+    def counted(size:, faults:)
+      channel = channel(:tcp)
+      reader = channel.read
+      @control.arm(faults)
+      S.copy_to_socket(channel.out, payload_file(size), 0, size)
+      received_over(channel, reader)
+      S.stats
     end
 
     # One call of a primitive that suffers +faults+, to a socket that takes it all.
@@ -271,6 +301,21 @@ module Faults
     end
 
     private
+
+    # Tells how long each turn of the event loop kept another fiber waiting.
+    def beside_heartbeat(tell)
+      done = false
+      Fiber.schedule do
+        until done
+          before = Process.clock_gettime(Process::CLOCK_MONOTONIC)
+          sleep 0.005
+          tell.call(Process.clock_gettime(Process::CLOCK_MONOTONIC) - before)
+        end
+      end
+      yield
+    ensure
+      done = true
+    end
 
     def take_all_numbers
       Process.setrlimit(:NOFILE, Fds.open.keys.max + 4, Process.getrlimit(:NOFILE).last)

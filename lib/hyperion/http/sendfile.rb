@@ -68,7 +68,8 @@ module Hyperion
   module Http
     # The façade: see above.
     module Sendfile
-      private_constant :Stats, :Arguments, :Transfer, :ReadAhead, :Waiters, :Loop, :NativeRoute, :Sources, :UserspaceRoute
+      private_constant :Stats, :Arguments, :Transfer, :ReadAhead, :Waiters, :Loop, :NativeRoute, :Sources,
+                       :UserspaceRoute
 
       class << self
         # Sends a region of a file, and returns when all of it is with the kernel. In a non-blocking
@@ -174,32 +175,28 @@ module Hyperion
 
         # @param moved [Integer, nil] bytes of head and region that are out already; nil: nothing was tried
         def by_route(waiter, moved, out, file, offset, len, head, timeout, progress)
+          transfer = transfer_of(out, file, offset, len, head, timeout, progress)
+          flush(out, transfer, waiter)
+          transfer.advance_through_head(moved) if moved
+          transfer.guarded(waiter) do
+            (transfer.native? && NativeRoute.run(transfer, waiter, moved.nil?)) || UserspaceRoute.run(transfer, waiter)
+          end
+          transfer.sent
+        rescue SystemCallError, IOError => e
+          raise Progress.tell(e, *(transfer ? [transfer.sent, transfer.length] : [of_body(moved, head), len]))
+        ensure
+          Stats.transfer(transfer, e) if transfer
+        end
+
+        def transfer_of(out, file, offset, len, head, timeout, progress)
           kind = Arguments.check(out, file, offset, len, head, timeout)
           source = Sources.descriptor(file, offset)
           len = Sources.length_to_end(source, offset) if len.nil? && source
           timeout = own_timeout(out) if timeout == :io
-          kind_of_transfer = kind == :ktls ? Ktls::Transfer : Transfer
-          transfer = kind_of_transfer.new(out, source || file, offset, len, head, timeout, progress)
-          flush(out, transfer, waiter)
-          transfer.advance_through_head(moved) if moved
-
-          native = source && len && NATIVE_KINDS.include?(kind)
-          transfer.guarded(waiter) do
-            (native && NativeRoute.run(transfer, waiter, moved.nil?)) || UserspaceRoute.run(transfer, waiter)
-          end
-          transfer.sent
-        rescue SystemCallError, IOError => e
-          count_failure(e)
-          raise Progress.tell(e, transfer ? transfer.sent : of_body(moved, head), len)
-        ensure
-          Stats.transfer(transfer) if transfer&.route
-        end
-
-        def count_failure(error)
-          case error
-          when TimeoutError then Stats.event(:timeouts)
-          when TruncatedError then Stats.event(:truncations)
-          end
+          cursor = kind == :ktls ? Ktls::Transfer : Transfer
+          transfer = cursor.new(out, source || file, offset, len, head, timeout, progress)
+          transfer.native = source && len && NATIVE_KINDS.include?(kind)
+          transfer
         end
 
         def of_body(moved, head)

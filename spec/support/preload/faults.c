@@ -12,10 +12,11 @@
 #include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
-enum call { SENDFILE, FILL, DRAIN, PREAD, SENDMSG, CALLS };
+enum call { SENDFILE, FILL, DRAIN, PREAD, SENDMSG, PREADV2, CALLS };
 enum action { PASS, FAIL, SHORTEN, END_OF_FILE, DAWDLE_BEFORE, DAWDLE_AFTER };
 enum { JOURNAL = 4096 };
 
@@ -150,6 +151,17 @@ ssize_t
 pread64(int fd, void *buffer, size_t length, off64_t offset)
 {
     WITH_FAULTS(PREAD, 0, REAL(pread64)(fd, buffer, length, offset));
+}
+
+ssize_t
+preadv64v2(int fd, const struct iovec *iov, int count, off64_t offset, int flags)
+{
+    struct iovec trimmed = iov[0];
+    size_t length = trimmed.iov_len;
+
+    if (count != 1) return REAL(preadv64v2)(fd, iov, count, offset, flags);
+    WITH_FAULTS(PREADV2, flags,
+                (trimmed.iov_len = length, REAL(preadv64v2)(fd, &trimmed, 1, offset, flags)));
 }
 
 ssize_t __pread64_chk(int fd, void *buffer, size_t length, off64_t offset, size_t size);

@@ -17,8 +17,8 @@ module Hyperion
             transfer.look_for_hangup
             case step.call(transfer)
             when :done, :partial then waiter.turn(transfer) unless transfer.complete?
-            when :eagain then Waiters.await(waiter, transfer, true)
-            when :want_read then Waiters.await(waiter, transfer, false)
+            when :eagain then await(waiter, transfer, true)
+            when :want_read then await(waiter, transfer, false)
             when :unsupported then return false
             when :timeout then raise transfer.timed_out
             when :eof
@@ -29,6 +29,12 @@ module Hyperion
           end
           true
         end
+
+        def self.await(waiter, transfer, writable)
+          Stats.event(:waits)
+          Waiters.await(waiter, transfer, writable)
+        end
+        private_class_method :await
       end
     end
   end

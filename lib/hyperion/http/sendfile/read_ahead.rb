@@ -15,13 +15,15 @@ module Hyperion
 
         # Returns when the next bytes of the transfer are there, as far as the kernel tells.
         def self.call(transfer, waiter)
-          return unless transfer.position >= transfer.resident_until && (IO === transfer.file || Integer === transfer.file)
+          return if transfer.position < transfer.resident_until
+          return unless IO === transfer.file || Integer === transfer.file
 
           length = [transfer.remaining || WINDOW, WINDOW].min
           transfer.resident_until = transfer.position + length
           return if length.zero? || Native.resident?(transfer.file, transfer.position, length)
 
-          Waiters.within(waiter, transfer.time_left&.clamp(0, nil)) { read_in(transfer, length) } or raise transfer.timed_out
+          seconds = transfer.time_left&.clamp(0, nil)
+          Waiters.within(waiter, seconds) { read_in(transfer, length) } or raise transfer.timed_out
           transfer.start
         end
 

@@ -20,8 +20,12 @@ module Hyperion
           Native.count(FIRST_EVENT + EVENTS.index(event), 1)
         end
 
-        # Counts what a transfer sent, and the response if it is whole.
-        def transfer(transfer)
+        # Counts what a transfer sent, the response if it is whole, and what it failed of.
+        def transfer(transfer, error)
+          event(:timeouts) if TimeoutError === error
+          event(:truncations) if TruncatedError === error
+          return unless transfer.route
+
           responses = responses_of(transfer.route)
           Native.count(responses, 1) if transfer.complete?
           Native.count(responses + 1, transfer.sent)

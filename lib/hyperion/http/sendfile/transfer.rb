@@ -10,7 +10,9 @@ module Hyperion
         private_constant :LOOKS_PER_TIMEOUT
 
         attr_reader :out, :file, :length, :head, :head_sent, :sent, :timeout, :idle
-        # By which way it goes: one of {Stats::ROUTES}.
+        # Whether the kernel may be asked to move the bytes by itself.
+        attr_writer :native
+        # By which way it goes: one of {Stats::ROUTES}; nil before that is decided.
         attr_accessor :route
         # Up to where in the file {ReadAhead} has looked.
         attr_accessor :resident_until
@@ -86,6 +88,10 @@ module Hyperion
 
         def report?
           !@progress.nil?
+        end
+
+        def native?
+          @native
         end
 
         # What {Ktls::Transfer} does otherwise.

@@ -29,7 +29,6 @@ module Hyperion
         # Waits until the transfer's destination may be tried again, or raises TimeoutError. One that says
         # it is ready and then takes nothing is asked again after a pause.
         def self.await(waiter, transfer, writable)
-          Stats.event(:waits)
           patience = transfer.patience
           if transfer.idle > 2
             waiter.pause([0.001 * (2**[transfer.idle - 3, 5].min), patience].compact.min)

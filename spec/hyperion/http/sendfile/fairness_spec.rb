@@ -78,108 +78,6 @@ module Fairness
 
     def close; end
   end
-
-  # How often the library gives up the GVL: every call of the two functions that do it sends a byte.
-  module Regions
-    INTERPOSER = <<~C
-      #define _GNU_SOURCE
-      #include <dlfcn.h>
-      #include <stdlib.h>
-      #include <unistd.h>
-
-      static void
-      tell(void)
-      {
-          const char *fd = getenv("REGIONS");
-
-          if (fd && write(atoi(fd), ".", 1) < 0) abort();
-      }
-
-      void *
-      rb_thread_io_blocking_region(void *func, void *data, void *fd)
-      {
-          static void *(*real)(void *, void *, void *);
-          if (!real) real = (void *(*)(void *, void *, void *))dlsym(RTLD_NEXT, "rb_thread_io_blocking_region");
-          tell();
-          return real(func, data, fd);
-      }
-
-      void *
-      rb_nogvl(void *func, void *data, void *ubf, void *ubf_data, int flags)
-      {
-          static void *(*real)(void *, void *, void *, void *, int);
-          if (!real) real = (void *(*)(void *, void *, void *, void *, int))dlsym(RTLD_NEXT, "rb_nogvl");
-          tell();
-          return real(func, data, ubf, ubf_data, flags);
-      }
-    C
-
-    # Sends to a reader in another process, through buffers that fill up all the time.
-    SCRIPT = <<~RUBY
-      require "hyperion/http/sendfile"
-      require "io/nonblock"
-      require "socket"
-
-      file = File.open(ARGV.fetch(0), "rb")
-      told, tell = IO.pipe
-      tell.nonblock = false
-      { tcp: true, blocking: false }.each do |name, nonblock|
-        [1_000, 8_192, 65_536, 65_537, 262_144, 10 << 20].product([nil, "head"], %i[copy_to_socket copy_to_socket_blocking])
-                                                         .each do |size, head, call|
-          listener = TCPServer.new("127.0.0.1", 0)
-          peer = TCPSocket.new("127.0.0.1", listener.local_address.ip_port)
-          out = listener.accept
-          out.setsockopt(:SOCKET, :SNDBUF, 65_536)
-          out.nonblock = nonblock
-          reader = fork do
-            out.close
-            sleep 0.001 while peer.readpartial(65_536)
-          rescue EOFError
-            exit!(true)
-          end
-          ENV["REGIONS"] = tell.fileno.to_s
-          Hyperion::Http::Sendfile.public_send(call, out, file, 0, size, head: head)
-          ENV.delete("REGIONS")
-          out.close
-          Process.kill(:KILL, reader)
-          Process.wait(reader)
-          tell.write("\\n")
-          puts [name, size, head.inspect, call, told.gets.chomp.size].join(" ")
-        end
-      end
-    RUBY
-
-    class << self
-      # { "destination size head call" => how often the GVL was given up }
-      def counts
-        ruby = [RbConfig.ruby, *$LOAD_PATH.flat_map { |path| ["-I", path] }]
-        output, status = Open3.capture2e({ "LD_PRELOAD" => library }, *ruby, "-e", SCRIPT, Fairness.path)
-        raise "the counted process failed: #{output}" unless status.success?
-
-        output.lines.to_h { |line| line.chomp.rpartition(" ").then { |what, _, count| [what, count.to_i] } }
-      end
-
-      def compiler
-        RbConfig::CONFIG["CC"].split.first
-      end
-
-      # Needs a libruby to interpose upon.
-      def available?
-        RUBY_PLATFORM.include?("linux") && RbConfig::CONFIG["ENABLE_SHARED"] == "yes" &&
-          system(compiler, "--version", %i[out err] => File::NULL)
-      end
-
-      private
-
-      def library
-        File.join(Payload.dir, "regions.so").tap do |path|
-          source = Payload.write("regions.c", INTERPOSER)
-          output, status = Open3.capture2e(compiler, "-shared", "-fPIC", "-o", path, source, "-ldl")
-          raise "the interposer does not compile: #{output}" unless status.success?
-        end
-      end
-    end
-  end
 end
 
 RSpec.describe Hyperion::Http::Sendfile do
@@ -312,8 +210,8 @@ RSpec.describe Hyperion::Http::Sendfile do
     end
   end
 
-  it "gives up the GVL once per transfer in a plain thread, the waiting included", if: Fairness::Regions.available? do
-    counts = Fairness::Regions.counts
+  it "gives up the GVL once per transfer in a plain thread, the waiting included", if: Regions.available? do
+    counts = Regions.counts(Fairness.path)
     expect(counts.size).to eq(48)
     expect(counts.reject { |_, count| count == 1 }).to be_empty
   end

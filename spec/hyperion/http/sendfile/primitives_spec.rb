@@ -93,33 +93,10 @@ module Primitives
       end
     RUBY
 
-    class << self
-      # { name of the primitive => ["sendfile:free", ...] }
-      def passages
-        ruby = [RbConfig.ruby, *$LOAD_PATH.flat_map { |path| ["-I", path] }]
-        output, status = Open3.capture2e({ "LD_PRELOAD" => library }, *ruby, "-e", SCRIPT, Payload.path(65_536))
-        raise "the gated process failed: #{output}" unless status.success?
-
-        output.lines.to_h { |line| line.split.then { |name, *calls| [name.to_sym, calls] } }
-      end
-
-      def compiler
-        RbConfig::CONFIG["CC"].split.first
-      end
-
-      def available?
-        RUBY_PLATFORM.include?("linux") && system(compiler, "--version", %i[out err] => File::NULL)
-      end
-
-      private
-
-      def library
-        File.join(Payload.dir, "gate.so").tap do |path|
-          source = Payload.write("gate.c", INTERPOSER)
-          output, status = Open3.capture2e(compiler, "-shared", "-fPIC", "-o", path, source, "-ldl")
-          raise "the gate does not compile: #{output}" unless status.success?
-        end
-      end
+    # { name of the primitive => ["sendfile:free", ...] }
+    def self.passages
+      Interposed.run("gate", INTERPOSER, SCRIPT, Payload.path(65_536))
+                .lines.to_h { |line| line.split.then { |name, *calls| [name.to_sym, calls] } }
     end
   end
 end
@@ -519,7 +496,7 @@ RSpec.describe Hyperion::Http::Sendfile do
     expect(S.small_file_threshold).to eq(65_536)
   end
 
-  describe "the GVL", if: Primitives::Gate.available? do
+  describe "the GVL", if: Interposed.available? do
     # A hint that returns at once is not worth a hand-over.
     it "is free during every system call that moves bytes or may read a disk" do
       passages = Primitives::Gate.passages

@@ -1,0 +1,57 @@
+# frozen_string_literal: true
+
+# A file that is not in the page cache keeps only its own fiber waiting.
+
+require "spec_helper"
+
+RSpec.describe Hyperion::Http::Sendfile, "sending a cold file in a fiber" do
+  disk = 250 # ms
+
+  [1_000, 60_000, 1_000_003].product(Waiters::FIBERS, [nil, "head"]).each do |size, waiter, head|
+    it "lets other fibers run while the disk is waited for (#{size} bytes, #{waiter}, head: #{head.inspect})" do
+      asked = size > S.small_file_threshold ? 1 : 2 # of a small one before the waiter is known, too
+      report = Faults.run(:beside_a_heartbeat, size: size, waiter: waiter, disk: disk, head: head, refusals: asked)
+
+      expect(report).to include(error: nil, said: size)
+      expect(report[:fired]).to include(preadv2: asked, pread: 1)
+      expect(report[:longest] * 1000).to be < disk / 2
+      expect(report[:received]).to be_payload(head.to_s.b + payload(size))
+    end
+  end
+
+  it "sends what the kernel never says that it has" do
+    report = Faults.run(:beside_a_heartbeat, size: 5_000_003, waiter: :fiber_async, disk: 0, refusals: Faults::ALWAYS)
+
+    expect(report).to include(error: nil, said: 5_000_003)
+    expect(report[:fired][:preadv2]).to be > 1
+    expect(report[:received]).to be_payload(payload(5_000_003))
+  end
+
+  [Errno::EOPNOTSUPP, Errno::EIO, Errno::ENOSYS].each do |errno|
+    it "takes #{errno} from the question for no answer" do
+      fail_always = Faults::Rule.new(:fail, errno::Errno, 0, Faults::ALWAYS)
+      report = Faults.run(:deliver, size: 300_000, waiter: :fiber_async, faults: { preadv2: fail_always })
+
+      expect(report).to include(error: nil, said: 300_000)
+      expect(report[:fired][:preadv2]).to be >= 1
+      expect(report[:journal].map(&:call)).not_to include(:pread)
+      expect(report[:received]).to be_payload(payload(300_000))
+    end
+  end
+
+  it "asks nothing of the page cache outside of an event loop" do
+    report = Faults.run(:deliver, size: 300_000, waiter: :thread, faults: {})
+
+    expect(report).to include(error: nil, said: 300_000)
+    expect(report[:journal].map(&:call)).not_to include(:preadv2)
+  end
+
+  it "is over in time when the disk hangs" do
+    report = Faults.run(:deliver, size: 300_000, waiter: :fiber_async, timeout: 0.2,
+                                  faults: { preadv2: Faults::Rule.new(:fail, Errno::EAGAIN::Errno, 0, 1),
+                                            pread: Faults::Rule.new(:dawdle_before, 3_000, 0, 1) })
+
+    expect(report[:error]).to include(class: "Hyperion::Http::Sendfile::TimeoutError", sent: 0, expected: 300_000)
+    expect(report[:received]).to eq("")
+  end
+end

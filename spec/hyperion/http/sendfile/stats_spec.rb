@@ -1,0 +1,111 @@
+# frozen_string_literal: true
+
+# The counters.
+
+require "spec_helper"
+
+RSpec.describe Hyperion::Http::Sendfile, ".stats" do
+  # What the block added to each counter that it changed.
+  def counted
+    before = S.stats
+    yield
+    S.stats.to_h { |name, now| [name, difference(now, before.fetch(name))] }
+     .reject { |_, change| change == 0 || change == {} } # rubocop:disable Style/NumericPredicate -- may be a Hash
+  end
+
+  def difference(now, before)
+    return now - before unless now.is_a?(Hash)
+
+    now.to_h { |route, count| [route, count - before.fetch(route)] }.reject { |_, change| change.zero? }
+  end
+
+  def deliver(kind, size, waiter: :thread, **options)
+    channel = channel(kind)
+    reader = channel.read
+    copy_under(waiter, channel.out, payload_file(size), 0, size, **options)
+    channel.finish
+    reader.result
+  end
+
+  around do |example|
+    saved = ENV.delete("HYPERION_HTTP_SPLICE")
+    example.run
+  ensure
+    ENV["HYPERION_HTTP_SPLICE"] = saved
+  end
+
+  it "has all counters from the start, as Integers" do
+    routes = %i[small sendfile splice memory ktls tls_userspace userspace]
+    expect(S.stats.keys).to eq(%i[responses bytes waits fallbacks timeouts truncations])
+    expect(S.stats[:responses].keys).to eq(routes)
+    expect(S.stats[:bytes].keys).to eq(routes)
+    expect(S.stats.values.flat_map { |value| value.is_a?(Hash) ? value.values : value }).to all(be_an(Integer))
+  end
+
+  Waiters::ALL.each do |waiter|
+    it "counts a response and its bytes by the route it took (#{waiter})" do
+      expect(counted { deliver(:tcp, 5_000, waiter: waiter, head: "head") })
+        .to eq(responses: { small: 1 }, bytes: { small: 5_000 })
+      expect(counted { deliver(:tls13, 5_000, waiter: waiter) }.except(:waits))
+        .to eq(responses: { tls_userspace: 1 }, bytes: { tls_userspace: 5_000 })
+      expect(counted { deliver(:writer, 5_000, waiter: waiter) })
+        .to eq(responses: { userspace: 1 }, bytes: { userspace: 5_000 })
+      expect(counted { deliver(:tcp, 500_000, waiter: waiter) }.except(:waits))
+        .to eq(responses: { sendfile: 1 }, bytes: { sendfile: 500_000 })
+
+      ENV["HYPERION_HTTP_SPLICE"] = "1"
+      expect(counted { deliver(:tcp, 500_000, waiter: waiter) }.except(:waits))
+        .to eq(responses: { splice: 1 }, bytes: { splice: 500_000 })
+    end
+  end
+
+  it "counts a small response that is reported on like one that is not" do
+    channel = channel(:tcp)
+    expect(counted { S.copy_to_socket(channel.out, payload_file(5_000), 0, 5_000) { |sent| sent } })
+      .to eq(responses: { small: 1 }, bytes: { small: 5_000 })
+  end
+
+  it "counts a change of route, and the response where it ended" do
+    changed = Faults.run(:counted, size: 500_000,
+                                   faults: { sendfile: Faults::Rule.new(:fail, Errno::EINVAL::Errno, 0, Faults::ALWAYS) })
+    expect(changed).to include(responses: include(memory: 1), bytes: include(memory: 500_000), fallbacks: 1)
+  end
+
+  it "counts a truncated response by its error and the bytes that went out" do
+    channel = channel(:tcp)
+    changed = counted do
+      expect { S.copy_to_socket(channel.out, payload_file(1_000), 0, 100_000) }.to raise_error(S::TruncatedError)
+    end
+    expect(changed).to eq(bytes: { sendfile: 1_000 }, truncations: 1)
+  end
+
+  %i[thread fiber_async].each do |waiter|
+    it "counts waits, and a timeout, with the bytes that went out (#{waiter})" do
+      channel = channel(:tcp, small: true)
+      sent = 0
+      changed = counted do
+        sender = start_copy(waiter, channel.out, payload_file(5_000_000), 0, 5_000_000, timeout: 0.3) { |total| sent = total }
+        expect(sender.error).to be_a(S::TimeoutError)
+      end
+      expect(changed).to include(timeouts: 1, bytes: { sendfile: sent })
+      expect(changed[:waits]).to be_positive
+      expect(changed).not_to include(:responses)
+    end
+  end
+
+  it "loses no count between threads" do
+    channels = Array.new(4) { channel(:unix) }
+    file = payload_file(100)
+    changed = counted do
+      channels.map do |channel|
+        Thread.new do
+          300.times do
+            S.copy_to_socket(channel.out, file, 0, 100)
+            channel.peer.readpartial(1_000)
+          end
+        end
+      end.each(&:join)
+    end
+    expect(changed).to eq(responses: { small: 1_200 }, bytes: { small: 120_000 })
+  end
+end
