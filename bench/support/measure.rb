@@ -22,10 +22,10 @@ module Bench
     end
 
     # Calls the block with each peer's name and action in turn, once per round, the order changing from round to round.
-    # Returns the block's results by name, without those of the first round, which warms up.
-    def interleave(peers, rounds:)
+    # Returns the block's results by name, without those of a first round that warms up.
+    def interleave(peers, rounds:, warm_up: true)
       results = peers.to_h { |name, _| [name, []] }
-      (rounds + 1).times do |round|
+      (warm_up ? 0 : 1).upto(rounds) do |round|
         order = peers.to_a.rotate(round)
         order.reverse! if round.odd?
         order.each do |name, action|

@@ -1,0 +1,41 @@
+# frozen_string_literal: true
+
+# Brings the IO#timeout that Async's waits expect, on the Rubies that lack it.
+require "io/stream"
+require "async"
+
+module Bench
+  # A fiber that sleeps a millisecond at a time and notes how late it wakes, on the wall and in this process's CPU time.
+  class Heartbeat
+    BEAT = 0.001
+    private_constant :BEAT
+
+    attr_reader :late, :cpu
+
+    def initialize
+      @late = []
+      @cpu = []
+    end
+
+    # Returns what the block does. The heart has its turn before and after.
+    def beside(task)
+      heart = task.async { beat }
+      sleep(2 * BEAT)
+      result = yield
+      sleep(2 * BEAT)
+      result
+    ensure
+      heart&.stop
+    end
+
+    private
+
+    def beat
+      loop do
+        sample = Measure.time { sleep(BEAT) }
+        @late << [sample.wall - BEAT, 0].max
+        @cpu << sample.cpu
+      end
+    end
+  end
+end
