@@ -49,15 +49,15 @@ Bench.run("fibers", CLAIM, **SETTINGS) do |report, rounds:, slow:, length:, warm
     [name, own.map(&:exact).min, estimate(own) { |outcome| outcome.objects / Bench::KIB },
      estimate(own) { |outcome| outcome.resident / Bench::KIB }, estimate(own) { |outcome| outcome.rate / 1e6 },
      *[50, 99, 100].map do |percentage|
-       estimate(own) { |outcome| Bench::Statistics.percentile(outcome.late, percentage) * 1000 }
-     end]
+       estimate(own) { |outcome| Bench::Statistics.percentile(outcome.heartbeat.late, percentage) * 1000 }
+     end, estimate(own) { |outcome| outcome.heartbeat.cpu.max * 1000 }]
   end
   report.table("#{slow} slow clients and a fast one",
                ["transfer", "served exactly", "objects KiB each", "resident KiB each", "fast client MB/s",
-                "late, median ms", "late, 99th percentile ms", "late, longest ms"], rows)
+                "late, median ms", "late, 99th percentile ms", "late, longest ms", "most CPU between beats ms"], rows)
   columns = { "objects, KiB each" => 2, "resident, KiB each" => 3 }
   memory = rows.to_h { |row| [row.first, columns.transform_values { |column| row[column] }] }
-  lateness = rows.to_h { |row| [row.first, { "99th percentile" => row[6], "longest" => row[7] }] }
+  lateness = rows.to_h { |row| [row.first, { "99th percentile" => row[6], "longest" => row[7], "most CPU" => row[8] }] }
   report.chart("Memory for each connection", over: "", unit: "KiB", limit: 20, series: memory)
   report.chart("Lateness of another fiber", over: "", unit: "ms", series: lateness)
 end

@@ -23,9 +23,9 @@ module Bench
     SPARE = 64
     private_constant :BUFFER, :PIECE, :PACE, :TICK, :READ_SIZE, :SPARE
 
-    # Bytes for each connection, of Ruby's objects and resident; how late the heartbeat was, in seconds; how many
+    # Bytes for each connection, of Ruby's objects and resident; the heartbeat that beat beside; how many
     # clients got their responses, byte for byte; bytes per second of the fast one.
-    Outcome = Struct.new(:objects, :resident, :late, :exact, :rate)
+    Outcome = Struct.new(:objects, :resident, :heartbeat, :exact, :rate)
 
     # @param content [String] what the file holds, all of which a response to the fast client is
     # @param slow [Integer] how many slow clients
@@ -95,7 +95,7 @@ module Bench
           serve_fast(task, for_fast.accept, transfers, &transfer)
         end
       end.wait
-      [*memory, heartbeat.late]
+      [*memory, heartbeat]
     end
 
     def respond(socket)

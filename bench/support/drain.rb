@@ -1,5 +1,6 @@
 # frozen_string_literal: true
 
+require "etc"
 require "socket"
 
 module Bench
@@ -40,6 +41,15 @@ module Bench
     # CPU seconds of the reader so far: what the kernel does at the arrival of an acknowledgement can be charged to it.
     def reader_cpu
       Process.clock_gettime((~@process << 3) | 2) # as clock_getcpuclockid(3) has it, on Linux
+    end
+
+    # From now on this process and the reader have a CPU each, where there are two, and taskset(1).
+    def apart
+      return if Etc.nprocessors < 2
+
+      [Process.pid, @process].each_with_index do |process, cpu|
+        system("taskset", "-apc", cpu.to_s, process.to_s, out: File::NULL, err: File::NULL)
+      end
     end
 
     # Lets the reader read that many bytes, from now on.
