@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
-# A small HTTP/1.1 file server on plain sockets, one thread per connection: GET and HEAD, keep-alive, pipelining.
-# Every response, head and body, is one call of copy_to_socket. It listens on 127.0.0.1 only.
+# A small HTTP/1.1 file server on plain sockets, one thread per connection: GET and HEAD, ranges, keep-alive,
+# pipelining. Every response, head and body, is one call of copy_to_socket. It listens on 127.0.0.1 only.
 #
 #   ruby -Ilib examples/server.rb DIR [PORT]
 #
@@ -52,13 +52,14 @@ class FileServer
     sleep(0.1) # the client stays queued until a connection ends and frees its descriptor
   end
 
-  # The answer is an error status. Raised with its number.
+  # The answer is an error status, with a header field that belongs to it.
   class Refused < StandardError
-    attr_reader :status
+    attr_reader :status, :fields
 
-    def initialize(status)
+    def initialize(status, field = nil)
       super("#{status} #{Connection::REASONS.fetch(status)}")
       @status = status
+      @fields = field ? "#{field}\r\n" : ""
     end
   end
 
@@ -69,7 +70,8 @@ class FileServer
     LINGER = 2        # seconds for the client to take the last response
     MAX_HEAD = 16_384 # bytes
     HEAD = /\A(?:\r\n)*+(.+?)\r?\n\r?\n/mn
-    REASONS = { 200 => "OK", 400 => "Bad Request", 404 => "Not Found", 405 => "Method Not Allowed",
+    REASONS = { 200 => "OK", 206 => "Partial Content", 400 => "Bad Request", 404 => "Not Found",
+                405 => "Method Not Allowed", 416 => "Range Not Satisfiable",
                 431 => "Request Header Fields Too Large", 505 => "HTTP Version Not Supported" }.freeze
     TYPES = { ".html" => "text/html", ".txt" => "text/plain", ".css" => "text/css", ".png" => "image/png" }.freeze
 
@@ -100,26 +102,35 @@ class FileServer
       head = read_head or return false
       @head_only = head.start_with?("HEAD ")
       request = Request.new(head)
-      raise Refused, 405 unless %w[GET HEAD].include?(request.method)
+      raise Refused.new(405, "allow: GET, HEAD") unless %w[GET HEAD].include?(request.method)
 
       file = open_file(request.path)
-      type = TYPES.fetch(File.extname(file), "application/octet-stream")
-      respond(200, file, file.size, type, request.persistent?)
+      serve_file(file, request)
     rescue Refused => e
       text = "#{e.message}\n"
-      respond(e.status, StringIO.new(text), text.bytesize, "text/plain", request&.persistent?)
+      respond(e.status, StringIO.new(text), 0...text.bytesize, "text/plain", e.fields, request&.persistent?)
     ensure
       file&.close
     end
 
-    # The size promised is that of the descriptor the bytes come from. A client that reads too slowly, or a file
-    # that shrinks, makes copy_to_socket raise: the rest of this response is lost, so the connection must close.
-    def respond(status, source, size, type, persistent)
+    # What is promised is of the descriptor that the bytes come from.
+    def serve_file(file, request)
+      size = file.size
+      range = request.range(size)
+      type = TYPES.fetch(File.extname(file), "application/octet-stream")
+      fields = "accept-ranges: bytes\r\n"
+      fields += "content-range: bytes #{range.first}-#{range.last}/#{size}\r\n" if range
+      respond(range ? 206 : 200, file, range || (0...size), type, fields, request.persistent?)
+    end
+
+    # A client that reads too slowly, or a file that shrinks, makes copy_to_socket raise: the rest of this response is
+    # lost, so the connection must close.
+    def respond(status, source, region, type, fields, persistent)
       head = "HTTP/1.1 #{status} #{REASONS.fetch(status)}\r\ndate: #{Time.now.httpdate}\r\n" \
-             "content-type: #{type}\r\ncontent-length: #{size}\r\n#{"allow: GET, HEAD\r\n" if status == 405}" \
+             "content-type: #{type}\r\ncontent-length: #{region.size}\r\n#{fields}" \
              "connection: #{persistent ? "keep-alive" : "close"}\r\n\r\n"
-      length = @head_only ? 0 : size
-      Hyperion::Http::Sendfile.copy_to_socket(@socket, source, 0, length, head: head, timeout: SEND_TIMEOUT)
+      length = @head_only ? 0 : region.size
+      Hyperion::Http::Sendfile.copy_to_socket(@socket, source, region.first, length, head: head, timeout: SEND_TIMEOUT)
       linger unless persistent
       persistent
     end
@@ -176,6 +187,7 @@ class FileServer
     REQUEST_LINE = %r{\A(#{TOKEN}) ([!-~]+) HTTP/(\d)\.(\d)\z}n
     FIELD = /\A(#{TOKEN}):[ \t]*([\t -~\x80-\xFF]*?)[ \t]*\z/n
     HOST = /\A(?:\[[\h:.]+\]|[\w\-.~%!$&'()*+,;=]+)(?::\d*)?\z/n
+    RANGE = /\Abytes=(?:(\d+)-(\d*)|-(\d+))\z/in
     TARGET = %r{\A(?=/|http)(?:https?://[^/?\#]+)?(/[^?\#]*)?(?:\?[^\#]*)?\z}in # origin or absolute form
 
     attr_reader :method
@@ -198,6 +210,22 @@ class FileServer
       raise Refused, 400 if path.match?(/%(?!\h\h)|%00/) # NUL is in no file name
 
       path.gsub(/%\h\h/) { |escape| [escape[1, 2]].pack("H2") }
+    end
+
+    # The bytes of the only range asked for; nil when it is to be the whole file, as the answer to several ranges and
+    # to malformed ones may be, and to If-Range has to be where no validator is ever sent. Raises Refused, too.
+    def range(size)
+      return if @method != "GET" || @fields.key?("if-range")
+
+      first, last, suffix = RANGE.match(@fields.fetch("range", ""))&.captures
+      return unless first || suffix
+
+      first = suffix ? [size - suffix.to_i, 0].max : first.to_i
+      last = last.to_s.empty? ? Float::INFINITY : last.to_i
+      return if last < first
+      raise Refused.new(416, "content-range: bytes */#{size}") unless first < size
+
+      first..[last, size - 1].min
     end
 
     # Bodies are not read, so nothing can follow one.
