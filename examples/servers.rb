@@ -40,10 +40,12 @@ module Servers
       require "falcon"
       require "falcon/server"
       require "async/http/endpoint"
+      require "protocol/rack"
       require "hyperion/http/sendfile/falcon"
       trap("TERM") { Thread.main.raise(Interrupt) }
       endpoint = Async::HTTP::Endpoint.parse("http://#{HOST}:#{port}", protocol: Hyperion::Http::Sendfile::Falcon)
-      Sync { Falcon::Server.new(Falcon::Server.middleware(app, cache: false), endpoint).run.wait }
+      # The bare adapter, as rackup takes it: with Falcon::Server.middleware, text would be compressed under its etag.
+      Sync { Falcon::Server.new(Protocol::Rack::Adapter.new(app), endpoint).run.wait }
     rescue Interrupt
       nil
     end

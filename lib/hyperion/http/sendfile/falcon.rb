@@ -52,6 +52,26 @@ module Hyperion
           }.all? { |version, known| Gem::Requirement.new(known).satisfied_by?(Gem::Version.new(version)) }
           private_constant :KNOWN
 
+          def write_response(version, status, ...)
+            @status = status
+            super
+          end
+
+          # Ends the head. A 304 has no content-length: that would be the file's, not 0 (RFC 9110, 8.6).
+          #
+          # @param body [::Protocol::HTTP::Body::Readable, nil]
+          def write_empty_body(body = nil)
+            return super unless @status == 304 && KNOWN
+
+            begin
+              @stream.write("\r\n")
+              @stream.flush
+              body&.close
+            ensure
+              send_end_stream!
+            end
+          end
+
           # Ends the head, and sends the body.
           #
           # @param body [::Protocol::HTTP::Body::Readable]

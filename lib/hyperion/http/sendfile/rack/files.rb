@@ -28,7 +28,14 @@ module Hyperion
         REASONS = { 400 => "Bad Request", 403 => "Forbidden", 404 => "Not Found", 405 => "Method Not Allowed",
                     406 => "Not Acceptable", 412 => "Precondition Failed", 416 => "Range Not Satisfiable" }.freeze
         # Not an Array: of that, servers would tell the length, which is not that of the file.
-        NO_BODY = Class.new { def each; end }.new.freeze
+        NO_BODY = Class.new do
+          def each; end
+
+          # Falcon sends what it does not know to be empty in chunks, behind a 304 too.
+          def empty?
+            true
+          end
+        end.new.freeze
         private_constant :METHODS, :CODINGS, :IN_MEMORY, :REMEMBERED, :COMPUTED, :REASONS, :NO_BODY
 
         # @return [String, nil] the directory, absolute
