@@ -52,12 +52,13 @@ os = platform
 splice = os == "linux" && have_func("splice", "fcntl.h") ? "splice" : "splice_none"
 ktls = have_const("TLS_SET_RECORD_TYPE", "linux/tls.h") ? "ktls" : "ktls_none"
 resident = os == "linux" && have_const("RWF_NOWAIT", "sys/uio.h") ? "resident_preadv2" : "resident_none"
+cork = os == "linux" ? "cork" : "cork_none"
 wait = have_func("ppoll", %w[signal.h poll.h]) ? "wait_ppoll" : "wait_poll"
 discard = have_func("sigtimedwait", "signal.h") ? "discard_sigtimedwait" : "discard_sigwait"
 
 $defs << "-D_GNU_SOURCE" << "-D_FILE_OFFSET_BITS=64"
 sources = %w[init native arguments gvl transfer signals buffered small
-             stats] + ["region_#{region}", "os_#{os}", splice, ktls, resident, wait, discard]
+             records nagle stats] + ["region_#{region}", "os_#{os}", splice, ktls, resident, cork, wait, discard]
 $srcs = sources.map { |name| "#{name}.c" }
 $CFLAGS << " -std=c11 -fvisibility=hidden"
 

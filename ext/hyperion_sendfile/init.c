@@ -8,6 +8,7 @@
  *   transfer.c   attempt, count, wait, again: no Ruby from here on
  *   os_*.c, buffered.c, small.c, splice.c   the methods of moving bytes
  *   signals.c, wait_*.c            what a waiting thread needs
+ *   records.c, cork*.c, nagle.c    TLS in userspace, by way of Ruby's OpenSSL
  *   ktls.c                         what a descriptor needs on which the kernel encrypts
  *   resident_*.c, stats.c          what is in the page cache; what was done
  */
@@ -342,6 +343,7 @@ intern_names(void)
     status_ids[HS_EOF] = rb_intern("eof");
     status_ids[HS_UNSUPPORTED] = rb_intern("unsupported");
     status_ids[HS_TIMEOUT] = rb_intern("timeout");
+    status_ids[HS_WANT_READ] = rb_intern("want_read");
     status_ids[HS_INTERRUPTED] = rb_intern("interrupted");
     id_ok = rb_intern("ok");
     id_error = rb_intern("error");

@@ -213,6 +213,47 @@ native_push(VALUE self, VALUE io)
     return Qnil;
 }
 
+/* Native.nagle_off(io) -> whether Nagle's algorithm was on, for nagle_on to put back */
+static VALUE
+native_nagle_off(VALUE self, VALUE io)
+{
+    (void)self;
+    return hs_nagle_off(hs_out_descriptor(io)) ? Qtrue : Qfalse;
+}
+
+/* Native.nagle_on(io) -> nil: what is queued already is not held back */
+static VALUE
+native_nagle_on(VALUE self, VALUE io)
+{
+    (void)self;
+    hs_nagle_on(hs_out_descriptor(io));
+    return Qnil;
+}
+
+/*
+ * Native.send_records(ssl, io, in, position, len, head, head_sent, buffer) { |bytes| } -> status
+ *
+ * One step of userspace TLS: what is in the buffer, then head from head_sent on, then the file from
+ * position on, len bytes or to its end (nil), as records through ssl, which writes to io. It may stop
+ * anywhere; the buffer then holds what was read and is not out, and is to come back with the next
+ * call, whose position and head_sent are those of the first byte in it. The block gets the bytes
+ * of head and region that went out. Besides the statuses of copy: :want_read.
+ */
+static VALUE
+native_send_records(VALUE self, VALUE ssl, VALUE io, VALUE in, VALUE position, VALUE len,
+                    VALUE head, VALUE head_sent, VALUE buffer)
+{
+    off_t start = hs_bytes(position, "position");
+    off_t end = NIL_P(len) ? INT64_MAX : start + hs_bytes(len, "len");
+    size_t sent = NUM2SIZET(head_sent);
+
+    (void)self;
+    if (NIL_P(head) ? sent > 0 : sent > (size_t)RSTRING_LEN(head)) {
+        rb_raise(rb_eRangeError, "head is shorter than what was sent of it");
+    }
+    return hs_status_symbol(hs_send_records(ssl, io, in, start, end, head, sent, buffer));
+}
+
 /* Native.ktls_compiled? -> whether this build knows of kernel TLS */
 static VALUE
 native_ktls_compiled_p(VALUE self)
@@ -309,6 +350,7 @@ hs_init_native(VALUE mSendfile)
     id_sendfile = rb_intern("sendfile");
     id_buffered = rb_intern("buffered");
     id_head = rb_intern("head");
+    hs_records_init();
 
     rb_define_singleton_method(mNative, "transfer", native_transfer, -1);
     rb_define_singleton_method(mNative, "copy_at_once", native_copy_at_once, 6);
@@ -320,6 +362,9 @@ hs_init_native(VALUE mSendfile)
     rb_define_singleton_method(mNative, "counted", native_counted, 1);
     rb_define_singleton_method(mNative, "push", native_push, 1);
     rb_define_singleton_method(mNative, "queued", native_queued, 1);
+    rb_define_singleton_method(mNative, "nagle_off", native_nagle_off, 1);
+    rb_define_singleton_method(mNative, "nagle_on", native_nagle_on, 1);
+    rb_define_singleton_method(mNative, "send_records", native_send_records, 8);
     rb_define_singleton_method(mNative, "ktls_compiled?", native_ktls_compiled_p, 0);
     rb_define_singleton_method(mNative, "ktls?", native_ktls_p, 1);
     rb_define_singleton_method(mNative, "ktls_writable?", native_ktls_writable_p, 1);

@@ -26,6 +26,7 @@ enum hs_status {
     HS_EOF,         /* the file ends before the region does */
     HS_UNSUPPORTED, /* the kernel won't by this method; take another from where the socket stands */
     HS_TIMEOUT,     /* no byte moved for the time given */
+    HS_WANT_READ,   /* none: TLS has to hear from the peer first */
     HS_INTERRUPTED, /* Ruby wants this thread; nothing is lost, run it again */
     HS_FAILED,      /* see err */
 };
@@ -157,6 +158,14 @@ int hs_os_queued(int fd);
 /* Sends what TCP holds back: by Nagle's algorithm, or with more by MSG_MORE. */
 void hs_os_push(int fd, bool more);
 
+/* nagle.c */
+bool hs_nagle_off(int fd);
+void hs_nagle_on(int fd);
+
+/* cork.c or cork_none.c: whole segments only, until uncorked. false: it can't be had, or somebody else has it. */
+bool hs_cork(int fd);
+void hs_uncork(int fd);
+
 /* ---- needs Ruby ---- */
 #ifdef RUBY_H
 
@@ -197,6 +206,11 @@ void hs_call_run(struct hs_call *call);
 void hs_raise_if_failed(const struct hs_call *call);
 bool hs_wait_without_gvl(VALUE io, short events, VALUE timeout);
 void hs_read_in(VALUE in, off_t offset, off_t length); /* into the page cache */
+
+/* records.c */
+void hs_records_init(void);
+enum hs_status hs_send_records(VALUE ssl, VALUE io, VALUE in, off_t position, off_t end, VALUE head,
+                               size_t head_sent, VALUE buffer);
 
 /* region_io.c or region_nogvl.c: func(data) without the GVL, on behalf of this descriptor. */
 void hs_region(void (*func)(void *), void *data, int fd);

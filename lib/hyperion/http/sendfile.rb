@@ -63,13 +63,14 @@ require_relative "sendfile/native_route"
 require_relative "sendfile/ktls"
 require_relative "sendfile/sources"
 require_relative "sendfile/userspace_route"
+require_relative "sendfile/tls_route"
 
 module Hyperion
   module Http
     # The façade: see above.
     module Sendfile
       private_constant :Stats, :Arguments, :Transfer, :ReadAhead, :Waiters, :Loop, :NativeRoute, :Sources,
-                       :UserspaceRoute
+                       :UserspaceRoute, :TlsRoute
 
       class << self
         # Sends a region of a file, and returns when all of it is with the kernel. In a non-blocking
@@ -95,7 +96,7 @@ module Hyperion
         # @raise [SystemCallError] EPIPE or ECONNRESET when the peer is gone, or what the kernel said; it
         #   answers {Progress#bytes_sent} too
         # @raise [IOError] out or file is closed, or was closed by another thread meanwhile
-        # @raise [OpenSSL::SSL::SSLError] what OpenSSL said of the connection
+        # @raise [OpenSSL::SSL::SSLError] what OpenSSL said of the connection; it answers {Progress#bytes_sent} too
         # @raise [ArgumentError, TypeError, RangeError] a bad argument; nothing was written
         # @see https://man7.org/linux/man-pages/man2/sendfile.2.html sendfile(2)
         def copy_to_socket(out, file, offset = 0, len = nil, head: nil, timeout: :io, &progress)
@@ -182,7 +183,7 @@ module Hyperion
             (transfer.native? && NativeRoute.run(transfer, waiter, moved.nil?)) || UserspaceRoute.run(transfer, waiter)
           end
           transfer.sent
-        rescue SystemCallError, IOError => e
+        rescue Progress::Carrier => e
           raise Progress.tell(e, *(transfer ? [transfer.sent, transfer.length] : [of_body(moved, head), len]))
         ensure
           Stats.transfer(transfer, e) if transfer

@@ -5,14 +5,24 @@ module Hyperion
   module Http
     module Sendfile
       # How far a transfer had come when it failed. Part of {TruncatedError} and {TimeoutError}, and
-      # added to every SystemCallError and IOError that {Sendfile.copy_to_socket} lets through. The
-      # peer has been promised more than it got, so the connection has to be closed.
+      # added to every SystemCallError, IOError and OpenSSL::SSL::SSLError that
+      # {Sendfile.copy_to_socket} lets through. The peer has been promised more than it got, so the
+      # connection has to be closed.
       module Progress
         # @return [Integer] bytes of the region that went out, the head not counted
         attr_reader :bytes_sent
 
         # @return [Integer, nil] bytes of the region that were to go out; nil where that was not known
         attr_reader :bytes_expected
+
+        # What it is added to, for a rescue clause. OpenSSL may be loaded late.
+        # @api private
+        module Carrier
+          def self.===(error)
+            SystemCallError === error || IOError === error ||
+              (defined?(OpenSSL::SSL::SSLError) && OpenSSL::SSL::SSLError === error) || false
+          end
+        end
 
         # Adds the counts to an exception that came from below, or replaces those of a transfer within.
         # @api private

@@ -92,6 +92,21 @@ module Hyperion
           false
         end
 
+        def self.nagle_off(socket)
+          return false unless defined?(BasicSocket) && BasicSocket === socket
+
+          !socket.getsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY).bool &&
+            socket.setsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY, 1).zero?
+        rescue Errno::EOPNOTSUPP, Errno::ENOPROTOOPT, Errno::EINVAL
+          false # not TCP
+        end
+
+        def self.nagle_on(socket)
+          socket.setsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY, 0)
+        rescue Errno::EINVAL, Errno::ENOTCONN, Errno::ECONNRESET
+          nil # what some systems say of a connection that is gone; the write has said so already
+        end
+
         def self.without_sigpipe
           yield
         end

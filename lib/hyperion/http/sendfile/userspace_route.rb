@@ -7,54 +7,18 @@ module Hyperion
     module Sendfile
       # @api private
       class UserspaceRoute
-        # The plaintext of one TLS record: OpenSSL takes as much per call (RFC 8446, 5.1).
-        TLS_RECORD = 16 * 1024
-
         # @return [true]
         def self.run(transfer, waiter)
-          route = new(transfer, waiter)
-          transfer.route = Sendfile.tls?(transfer.out) ? :tls_userspace : :userspace
-          return Loop.run(transfer, waiter, route) unless Sendfile.tls?(transfer.out)
+          return TlsRoute.run(transfer, waiter) if Sendfile.tls?(transfer.out)
 
-          without_nagle(transfer.io) { Loop.run(transfer, waiter, route) }
+          transfer.route = :userspace
+          Loop.run(transfer, waiter, new(transfer, waiter))
         end
-
-        # Each TLS record is a write of its own, and most end in a short segment: under Nagle's algorithm the
-        # next would wait for the acknowledgement of the last, which the peer may delay by 40 ms. There
-        # is no MSG_MORE to be had through OpenSSL.
-        def self.without_nagle(socket)
-          return yield unless nagle?(socket)
-
-          begin
-            socket.setsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY, 1)
-            yield
-          ensure
-            restore_nagle(socket)
-          end
-        end
-
-        def self.restore_nagle(socket)
-          return if socket.closed?
-
-          socket.setsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY, 0)
-          Native.push(socket) if EXTENSION
-        rescue Errno::EINVAL, Errno::ENOTCONN, Errno::ECONNRESET
-          nil # what some systems say of a connection that is gone; the write has said so already
-        end
-
-        def self.nagle?(socket)
-          return false unless defined?(BasicSocket) && BasicSocket === socket
-
-          !socket.getsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY).bool
-        rescue Errno::EOPNOTSUPP, Errno::ENOPROTOOPT, Errno::EINVAL
-          false # not TCP
-        end
-        private_class_method :without_nagle, :restore_nagle, :nagle?
 
         def initialize(transfer, waiter)
           @source = Sources.for(transfer.file, transfer.position)
           @waiter = waiter
-          @chunk = Sendfile.tls?(transfer.out) ? TLS_RECORD : USERSPACE_CHUNK
+          @chunk = Sendfile.tls?(transfer.out) ? TlsRoute::RECORD : USERSPACE_CHUNK
           @writer = writer_for(transfer.out)
           @buffer = String.new(capacity: @chunk)
           @copies = transfer.io || (defined?(StringIO) && StringIO === transfer.out)

@@ -1,0 +1,248 @@
+/*
+ * TLS in userspace: a file, record by record, to the Ruby object that encrypts. The record is read
+ * into one String, which OpenSSL encrypts from where it lies: no copy, and no object, in between.
+ * All of it runs under the GVL, since OpenSSL does; only a file that is not in memory is waited for
+ * without.
+ */
+#include <ruby.h>
+#include <ruby/io.h>
+
+#include "sendfile.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The plaintext of one record: OpenSSL takes as much per call (RFC 8446, 5.1). */
+static const long RECORD = 16 * 1024;
+
+/* What one call sends before others get their turn: encryption keeps a core busy. */
+static const off_t STEP = 256 * 1024;
+static const int64_t STEP_NS = 2 * 1000 * 1000;
+
+static ID id_closed, id_syswrite_nonblock;
+
+struct step {
+    VALUE ssl;
+    VALUE io; /* below ssl */
+    VALUE in;
+    VALUE buffer;   /* plaintext, next to go out */
+    off_t position; /* of what comes behind the buffer, in the file */
+    off_t end;
+    const char *head; /* what comes before that, and is not in the buffer yet */
+    size_t head_left;
+    off_t sent; /* of head and region laid end to end */
+    enum hs_status status;
+    bool corked;
+    struct hs_signals signals;
+};
+
+struct piece {
+    int fd;
+    char *to;
+    size_t length;
+    off_t position;
+    ssize_t got;
+    int err;
+};
+
+static void
+read_piece(void *data)
+{
+    struct piece *piece = data;
+
+    piece->got = pread(piece->fd, piece->to, piece->length, piece->position);
+    piece->err = errno;
+}
+
+static VALUE
+read_without_gvl(VALUE argument)
+{
+    struct piece *piece = (struct piece *)argument;
+
+    do {
+        piece->got = -1;
+        piece->err = EINTR; /* for when the region is left before it runs */
+        hs_region(read_piece, piece, piece->fd);
+    } while (piece->got < 0 && piece->err == EINTR);
+    return Qnil;
+}
+
+static VALUE
+close_piece(VALUE argument)
+{
+    close(((struct piece *)argument)->fd);
+    return Qnil;
+}
+
+/*
+ * What is in memory is read at once: to give the GVL up for it would cost a time slice beside a busy
+ * thread. Else the file may be closed by another thread meanwhile, and so it is read by a duplicate;
+ * where there is none to be had, nobody else gets the GVL. -1: the file has no offsets.
+ */
+static ssize_t
+read_at(VALUE in, char *to, size_t length, off_t position)
+{
+    int fd = hs_in_descriptor(in);
+    struct piece piece = {.to = to, .length = length, .position = position};
+
+    piece.got = hs_read_resident(fd, to, length, position);
+    if (piece.got > 0) return piece.got;
+
+    piece.fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (piece.fd >= 0) {
+        rb_ensure(read_without_gvl, (VALUE)&piece, close_piece, (VALUE)&piece);
+    } else {
+        piece.fd = fd;
+        do
+            read_piece(&piece);
+        while (piece.got < 0 && piece.err == EINTR);
+    }
+    if (piece.got < 0 && piece.err != ESPIPE) rb_syserr_fail(piece.err, NULL);
+    return piece.got;
+}
+
+static bool
+all_read(const struct step *s)
+{
+    return s->head_left == 0 && s->position == s->end;
+}
+
+/* Whether there is something for the next record, which is as long as can be; else the status. */
+static bool
+fill(struct step *s)
+{
+    size_t have = s->head_left < (size_t)RECORD ? s->head_left : (size_t)RECORD;
+    off_t position = s->position;
+
+    rb_str_modify_expand(s->buffer, RECORD);
+    memcpy(RSTRING_PTR(s->buffer), s->head, have);
+    s->head += have;
+    s->head_left -= have;
+    while (have < (size_t)RECORD && position < s->end) {
+        size_t room = (size_t)RECORD - have;
+        off_t left = s->end - position;
+        ssize_t got = read_at(s->in, RSTRING_PTR(s->buffer) + have,
+                              left < (off_t)room ? (size_t)left : room, position);
+
+        if (got < 0) {
+            s->status = HS_UNSUPPORTED;
+            return false;
+        }
+        if (got == 0) break;
+        have += (size_t)got;
+        position += got;
+    }
+    s->position = position;
+    rb_str_set_len(s->buffer, (long)have);
+    if (have == 0) s->status = all_read(s) ? HS_DONE : HS_EOF;
+    return have > 0;
+}
+
+static VALUE
+write_record(VALUE argument)
+{
+    struct step *s = (struct step *)argument;
+
+    return rb_funcallv(s->ssl, id_syswrite_nonblock, 1, &s->buffer);
+}
+
+static VALUE
+would_block(VALUE argument, VALUE error)
+{
+    struct step *s = (struct step *)argument;
+
+    s->status = RTEST(rb_obj_is_kind_of(error, rb_mWaitReadable)) ? HS_WANT_READ : HS_EAGAIN;
+    return INT2FIX(0);
+}
+
+/*
+ * Gives OpenSSL what is in the buffer. What it does not take now it has begun to encrypt, and has to
+ * be given again. A String that is not frozen would be: some versions of the gem then take its memory,
+ * and the next read would get another, and a copy of what is to be overwritten.
+ */
+static void
+offer(struct step *s)
+{
+    long length = RSTRING_LEN(s->buffer);
+    long taken;
+
+    RB_FL_SET_RAW(s->buffer, RUBY_FL_FREEZE);
+    taken = NUM2LONG(rb_rescue2(write_record, (VALUE)s, would_block, (VALUE)s, rb_mWaitWritable,
+                                rb_mWaitReadable, (VALUE)0));
+    RB_FL_UNSET_RAW(s->buffer, RUBY_FL_FREEZE);
+    if (taken < 0 || taken > length)
+        rb_raise(rb_eIOError, "out: took %ld of %ld bytes", taken, length);
+
+    s->sent += taken;
+    memmove(RSTRING_PTR(s->buffer), RSTRING_PTR(s->buffer) + taken, (size_t)(length - taken));
+    rb_str_set_len(s->buffer, length - taken);
+}
+
+static VALUE
+run(VALUE argument)
+{
+    struct step *s = (struct step *)argument;
+    int64_t deadline = hs_now_ns() + STEP_NS;
+
+    do {
+        if (RSTRING_LEN(s->buffer) == 0 && !fill(s)) break;
+        if (!s->corked && !all_read(s)) s->corked = hs_cork(hs_out_descriptor(s->io));
+        offer(s);
+        if (RSTRING_LEN(s->buffer) == 0 && all_read(s)) s->status = HS_DONE;
+    } while (s->status == HS_PARTIAL && s->sent < STEP && hs_now_ns() < deadline);
+    return Qnil;
+}
+
+/* However the records ended: what they are held back by goes, and who counts them hears of them. */
+static VALUE
+finish(VALUE argument)
+{
+    struct step *s = (struct step *)argument;
+
+    RB_FL_UNSET_RAW(s->buffer, RUBY_FL_FREEZE);
+    if (s->corked && !RTEST(rb_funcallv(s->io, id_closed, 0, NULL))) {
+        hs_uncork(hs_out_descriptor(s->io));
+    }
+    hs_signals_release(&s->signals);
+    if (s->sent > 0) rb_yield(OFFT2NUM(s->sent));
+    return Qnil;
+}
+
+/*
+ * Sends what it can within a step: the rest of the head, then [position, end) of the file, of which the
+ * buffer holds the beginning. That is nobody else's, and is kept from one step to the next. However
+ * it is left, the block first gets the bytes that went out, unless there were none.
+ */
+enum hs_status
+hs_send_records(VALUE ssl, VALUE io, VALUE in, off_t position, off_t end, VALUE head,
+                size_t head_sent, VALUE buffer)
+{
+    size_t head_left = NIL_P(head) ? 0 : (size_t)RSTRING_LEN(head) - head_sent;
+    size_t held = (size_t)RSTRING_LEN(buffer);
+    size_t head_held = held < head_left ? held : head_left;
+    struct step step = {
+        .ssl = ssl,
+        .io = io,
+        .in = in,
+        .buffer = buffer,
+        .position = position + (off_t)(held - head_held),
+        .end = end,
+        .head = NIL_P(head) ? "" : RSTRING_PTR(head) + head_sent + head_held,
+        .head_left = head_left - head_held,
+        .status = HS_PARTIAL,
+    };
+
+    hs_signals_hold_pipe(&step.signals);
+    rb_ensure(run, (VALUE)&step, finish, (VALUE)&step);
+    RB_GC_GUARD(head);
+    return step.status;
+}
+
+void
+hs_records_init(void)
+{
+    id_closed = rb_intern("closed?");
+    id_syswrite_nonblock = rb_intern("syswrite_nonblock");
+}

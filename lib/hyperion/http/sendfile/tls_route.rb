@@ -1,0 +1,70 @@
+# frozen_string_literal: true
+
+# To a TLS connection that encrypts in userspace: whole records.
+module Hyperion
+  module Http
+    module Sendfile
+      # @api private
+      module TlsRoute
+        # The plaintext of one record: OpenSSL takes as much per call (RFC 8446, 5.1).
+        RECORD = 16 * 1024
+
+        # A step that reads and encrypts records in C.
+        class Records
+          # Only a descriptor can be read there; and only of OpenSSL's own method is it known that it
+          # neither waits nor keeps what it is given.
+          def self.serve?(transfer)
+            EXTENSION && (IO === transfer.file || Integer === transfer.file) &&
+              transfer.out.method(:write_nonblock).owner.equal?(OpenSSL::Buffering)
+          end
+
+          # @return [Boolean] as {Loop.run}: false when the source turns out to have no offsets
+          def self.run(transfer, waiter)
+            step = new(transfer.out, transfer.io)
+            Loop.run(transfer, waiter, step)
+          ensure
+            step&.release
+          end
+
+          def initialize(ssl, io)
+            @ssl = ssl
+            @io = io
+            @buffer = String.new(capacity: RECORD)
+            ssl.flush # what a write that was interrupted has left there
+          end
+
+          # Back to malloc while it is still in the processor's cache: the next call will get it.
+          def release
+            @buffer.clear
+          end
+
+          def call(transfer)
+            Native.send_records(@ssl, @io, transfer.file, transfer.position, transfer.remaining, transfer.head,
+                                transfer.head_sent, @buffer) { |bytes| transfer.advance_through_head(bytes) }
+          end
+        end
+        private_constant :Records
+
+        # @return [true]
+        def self.run(transfer, waiter)
+          transfer.route = :tls_userspace
+          without_nagle(transfer.io) do
+            (Records.serve?(transfer) && Records.run(transfer, waiter)) ||
+              Loop.run(transfer, waiter, UserspaceRoute.new(transfer, waiter))
+          end
+        end
+
+        # OpenSSL writes each record by itself, without MSG_MORE, and most end in a short segment: under
+        # Nagle's algorithm that would wait for the acknowledgement of the one before, which the peer may
+        # delay by 40 ms.
+        def self.without_nagle(socket)
+          was_on = Native.nagle_off(socket)
+          yield
+        ensure
+          Native.nagle_on(socket) if was_on && !socket.closed?
+        end
+        private_class_method :without_nagle
+      end
+    end
+  end
+end
