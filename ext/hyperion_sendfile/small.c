@@ -2,11 +2,11 @@
 #include "sendfile.h"
 
 /*
- * Where reading into memory and sending from it costs less than sendfile: without a head, and with
- * one, which then needs no system call of its own. Found by bench/.
+ * Up to here reading into memory and sending from it costs less than sendfile, which needs to know
+ * first whether the socket would make it wait, and what SIGPIPE does; and a head needs no system
+ * call of its own. Found by bench/.
  */
-static const off_t BUFFERED_UP_TO = 3 * 1024;
-static const off_t BUFFERED_WITH_HEAD_UP_TO = 8 * 1024;
+static const off_t BUFFERED_UP_TO = 8 * 1024;
 
 /* One body, one call: what sendfile refuses goes by memory at once. */
 static struct hs_moved
@@ -23,7 +23,5 @@ sendfile_or_buffered(const struct hs_transfer *t)
 hs_method *
 hs_small_method(const struct hs_transfer *t)
 {
-    off_t limit = t->head_length > 0 ? BUFFERED_WITH_HEAD_UP_TO : BUFFERED_UP_TO;
-
-    return t->length <= limit ? hs_buffered : sendfile_or_buffered;
+    return t->length <= BUFFERED_UP_TO ? hs_buffered : sendfile_or_buffered;
 }

@@ -30,7 +30,8 @@ module Interposed
 
     def library(name, source)
       File.join(Payload.dir, "#{name}.so").tap do |path|
-        output, status = Open3.capture2e(compiler, "-shared", "-fPIC", "-o", path, Payload.write("#{name}.c", source), "-ldl")
+        output, status = Open3.capture2e(compiler, "-shared", "-fPIC", "-o", path, Payload.write("#{name}.c", source),
+                                         "-ldl")
         raise "#{name} does not compile: #{output}" unless status.success?
       end
     end

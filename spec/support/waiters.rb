@@ -16,8 +16,10 @@ module Waiters
     def initialize(waiter, &block)
       @waiter = waiter
       @block = block
-      @thread = Thread.new { send(:"under_#{waiter}") }
-      @thread.report_on_exception = false
+      @thread = Thread.new do
+        Thread.current.report_on_exception = false
+        send(:"under_#{waiter}")
+      end
       Cleanup.later { stop }
     end
 
