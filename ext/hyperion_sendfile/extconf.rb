@@ -53,12 +53,13 @@ splice = os == "linux" && have_func("splice", "fcntl.h") ? "splice" : "splice_no
 ktls = have_const("TLS_SET_RECORD_TYPE", "linux/tls.h") ? "ktls" : "ktls_none"
 resident = os == "linux" && have_const("RWF_NOWAIT", "sys/uio.h") ? "resident_preadv2" : "resident_none"
 cork = os == "linux" ? "cork" : "cork_none"
+cached = os == "linux" && have_const("RESOLVE_CACHED", "linux/openat2.h") ? "cached_openat2" : "cached_none"
 wait = have_func("ppoll", %w[signal.h poll.h]) ? "wait_ppoll" : "wait_poll"
 discard = have_func("sigtimedwait", "signal.h") ? "discard_sigtimedwait" : "discard_sigwait"
 
 $defs << "-D_GNU_SOURCE" << "-D_FILE_OFFSET_BITS=64"
 sources = %w[init native arguments gvl transfer signals buffered small
-             records nagle stats] + ["region_#{region}", "os_#{os}", splice, ktls, resident, cork, wait, discard]
+             records nagle stats] + ["region_#{region}", "os_#{os}", splice, ktls, resident, cached, cork, wait, discard]
 $srcs = sources.map { |name| "#{name}.c" }
 $CFLAGS << " -std=c11 -fvisibility=hidden"
 

@@ -10,7 +10,8 @@
  *   signals.c, wait_*.c            what a waiting thread needs
  *   records.c, cork*.c, nagle.c    TLS in userspace, by way of Ruby's OpenSSL
  *   ktls.c                         what a descriptor needs on which the kernel encrypts
- *   resident_*.c, stats.c          what is in the page cache; what was done
+ *   resident_*.c, cached_*.c       what is in the page cache; what can be opened at once
+ *   stats.c                        what was done
  */
 #include <ruby.h>
 #include <ruby/io.h>

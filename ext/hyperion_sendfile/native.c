@@ -303,6 +303,32 @@ native_resident_p(VALUE self, VALUE file, VALUE offset, VALUE len)
                : Qfalse;
 }
 
+/* What read_cached reads at most. It lies on the stack, which for a fiber is small. */
+enum { CACHED_MAX = 32 * 1024 };
+
+/*
+ * Native.read_cached(root, path, links) -> [content, inode, size, mtime in ns], or nil
+ *
+ * The whole of a regular file below root, where it is small and nothing of it, neither a name on the
+ * way nor a byte, has to be waited for; so the GVL is kept. nil: it is another case, whatever it is.
+ * links: an enum hs_links.
+ */
+static VALUE
+native_read_cached(VALUE self, VALUE root, VALUE path, VALUE links)
+{
+    char content[CACHED_MAX];
+    const char *root_name = StringValueCStr(root);
+    const char *path_name = StringValueCStr(path);
+    unsigned policy = NUM2UINT(links);
+    struct hs_cached_file file;
+
+    (void)self;
+    if (policy > HS_LINKS_REFUSE) rb_raise(rb_eArgError, "no such policy: %u", policy);
+    if (!hs_read_cached(root_name, path_name, policy, content, sizeof(content), &file)) return Qnil;
+    return rb_ary_new_from_args(4, rb_str_new(content, (long)file.size), ULL2NUM(file.inode),
+                                SIZET2NUM(file.size), LL2NUM(file.mtime_ns));
+}
+
 /* Native.read_in(file, offset, len) -> nil: reads it into the page cache, waiting without the GVL */
 static VALUE
 native_read_in(VALUE self, VALUE file, VALUE offset, VALUE len)
@@ -357,6 +383,7 @@ hs_init_native(VALUE mSendfile)
     rb_define_singleton_method(mNative, "wait", native_wait, 3);
     rb_define_singleton_method(mNative, "regular_size", native_regular_size, 1);
     rb_define_singleton_method(mNative, "resident?", native_resident_p, 3);
+    rb_define_singleton_method(mNative, "read_cached", native_read_cached, 3);
     rb_define_singleton_method(mNative, "read_in", native_read_in, 3);
     rb_define_singleton_method(mNative, "count", native_count, 2);
     rb_define_singleton_method(mNative, "counted", native_counted, 1);

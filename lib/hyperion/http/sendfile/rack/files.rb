@@ -64,8 +64,8 @@ module Hyperion
           @codings = codings(precompressed)
           @fields = fields(headers || {})
           @default_type = default_type
-          @root = Root.new(root, one_of(Root::POLICIES, symlinks, "symlinks")) if root
-          @etag_parts = (etag || nil)&.each { |part| one_of(Representation::ETAG_PARTS.keys, part, "etag") }
+          @root = Root.new(root, one_of(Root::POLICIES.keys, symlinks, "symlinks")) if root
+          @etag_parts = (etag || nil)&.each { |part| one_of(Representation::ETAG_PARTS, part, "etag") }
           @max_ranges = max_ranges
           @max_overlaps = max_overlaps
           @timeout = timeout
@@ -94,7 +94,7 @@ module Hyperion
         def serving(request, path)
           env = request.respond_to?(:env) ? request.env : request
           method = env["REQUEST_METHOD"]
-          respond(env, method, Root.open(path), path, path, nil) || not_found(method)
+          from_file(env, method, Root.open(path), path, path, nil) || not_found(method)
         rescue Errno::EACCES, Errno::EPERM
           refuse(403, method)
         end
@@ -137,13 +137,16 @@ module Hyperion
         end
 
         def identity(env, method, path)
-          respond(env, method, @root.open(path), path, path, nil)
+          at_once(env, method, path, path, nil) || from_file(env, method, @root.open(path), path, path, nil)
         end
 
         def sibling(env, method, path, coding, suffix)
           name = path + suffix
+          response = at_once(env, method, name, path, coding)
           # Most files have none, and an exception costs more than a stat(2).
-          respond(env, method, @root.open(name), name, path, coding) if File.exist?(@root.join(name))
+          return response if response || !File.exist?(@root.join(name))
+
+          from_file(env, method, @root.open(name), name, path, coding)
         end
 
         def not_acceptable(env, method, path)
@@ -154,34 +157,44 @@ module Hyperion
           refuse(406, method, "vary" => @fields["vary"])
         end
 
-        # @param file [File, nil] is closed, unless the body owns it
+        # A small file, all of which is in memory.
+        #
         # @param path [String] of that file
         # @param name [String] what the client calls it
+        # @return [Array, nil] nil: it is another case
+        def at_once(env, method, path, name, coding)
+          content, *facts = @root.read_cached(path)
+          respond(env, method, content, representation(facts, path, name, coding)) if content
+        end
+
+        # @param file [File, nil] is closed, unless the body owns it
         # @return [Array, nil] nil: it is no regular file
-        def respond(env, method, file, path, name, coding)
-          return unless file
+        def from_file(env, method, file, path, name, coding)
+          stat = file&.stat
+          return unless stat&.file?
 
-          stat = file.stat
-          return unless stat.file?
-          return [200, { "allow" => METHODS.join(", "), "content-length" => "0" }, []] if method == "OPTIONS"
-
-          response = conditional(env, method, file, representation(stat, path, name, coding))
+          facts = [stat.ino, stat.size, Representation.mtime_of(stat)]
+          response = respond(env, method, file, representation(facts, path, name, coding))
           kept = FileBody === response.last
           response
         ensure
           file&.close unless kept
         end
 
-        def representation(stat, path, name, coding)
+        def representation(facts, path, name, coding)
           by_path = @known[coding]
           known = by_path[path]
-          return known if known&.of?(stat)
+          return known if known&.of?(*facts)
 
           by_path.clear if by_path.size >= REMEMBERED
-          by_path[path] = Representation.new(stat, ContentTypes.of(name, @default_type), coding, @etag_parts, @fields)
+          type = ContentTypes.of(name, @default_type)
+          by_path[path] = Representation.new(*facts, type, coding, @etag_parts, @fields)
         end
 
-        def conditional(env, method, file, representation)
+        # @param source [String, File] the whole file, or one that is open
+        def respond(env, method, source, representation)
+          return [200, { "allow" => METHODS.join(", "), "content-length" => "0" }, []] if method == "OPTIONS"
+
           case Preconditions.status(env, representation)
           when 304 then [304, representation.not_modified_headers.dup, NO_BODY]
           when 412 then refuse(412, method)
@@ -189,7 +202,7 @@ module Hyperion
             return [200, representation.headers.dup, NO_BODY] if method == "HEAD"
 
             ranges = ranges(env, representation)
-            ranges ? partial(env, file, representation, ranges) : whole(env, file, representation)
+            ranges ? partial(env, source, representation, ranges) : whole(env, source, representation)
           end
         end
 
@@ -201,34 +214,34 @@ module Hyperion
           ByteRanges.parse(field, representation.size, max_ranges: @max_ranges, max_overlaps: @max_overlaps)
         end
 
-        def whole(env, file, representation)
-          [200, representation.headers.dup, body(env, file, 0, representation.size)]
+        def whole(env, source, representation)
+          [200, representation.headers.dup, body(env, source, 0, representation.size)]
         end
 
-        def partial(env, file, representation, ranges)
+        def partial(env, source, representation, ranges)
           return refuse(416, "GET", "content-range" => "bytes */#{representation.size}") if ranges.empty?
 
           headers = representation.headers.dup
-          return several(env, file, representation, ranges, headers) if ranges.size > 1
+          return several(env, source, representation, ranges, headers) if ranges.size > 1
 
           offset, length = ranges.first
           headers["content-length"] = length.to_s
           headers["content-range"] = ByteRanges.content_range(ranges.first, representation.size)
-          [206, headers, body(env, file, offset, length)]
+          [206, headers, body(env, source, offset, length)]
         end
 
-        def several(env, file, representation, ranges, headers)
+        def several(env, source, representation, ranges, headers)
           multipart = Multipart.new(ranges, representation)
-          body = file_body(env, file, multipart.segments)
           headers["content-type"] = multipart.content_type
-          headers["content-length"] = body.bytesize.to_s
-          [206, headers, body]
+          headers["content-length"] = multipart.bytesize.to_s
+          [206, headers, String === source ? multipart.in(source) : file_body(env, source, multipart.segments)]
         end
 
-        def body(env, file, offset, length)
+        def body(env, source, offset, length)
           return [] if length.zero?
+          return [length == source.bytesize ? source : source.byteslice(offset, length)] if String === source
 
-          (read(file, offset, length) if length <= IN_MEMORY) || file_body(env, file, [[offset, length]])
+          (read(source, offset, length) if length <= IN_MEMORY) || file_body(env, source, [[offset, length]])
         end
 
         # @return [Array<String>, nil] nil: not to be had in one go

@@ -22,6 +22,17 @@ module Hyperion
             @segments << "\r\n--#{@boundary}--\r\n"
           end
 
+          # @return [Integer] bytes in all
+          def bytesize
+            @segments.sum { |segment| String === segment ? segment.bytesize : segment.last }
+          end
+
+          # @param content [String] of the whole file
+          # @return [Array<String>] the body
+          def in(content)
+            @segments.map { |segment| String === segment ? segment : content.byteslice(*segment) }
+          end
+
           # @return [String]
           def content_type
             "multipart/byteranges; boundary=#{@boundary}"

@@ -7,15 +7,20 @@ module Hyperion
       class Files
         # @api private
         class Representation
-          ETAG_PARTS = {
-            inode: :ino.to_proc,
-            size: :size.to_proc,
-            mtime: ->(stat) { (stat.mtime.to_i * 1_000_000_000) + stat.mtime.nsec }
-          }.freeze
+          ETAG_PARTS = %i[inode size mtime].freeze
+          NANOSECONDS = 1_000_000_000
+          private_constant :NANOSECONDS
 
           # @return [Integer] seconds since 1970
           def self.now
             Process.clock_gettime(Process::CLOCK_REALTIME, :second)
+          end
+
+          # @param stat [File::Stat]
+          # @return [Integer] nanoseconds since 1970
+          def self.mtime_of(stat)
+            mtime = stat.mtime
+            (mtime.to_i * NANOSECONDS) + mtime.nsec
           end
 
           # @return [Integer] bytes
@@ -29,27 +34,31 @@ module Hyperion
           # @return [Hash] of a 304, frozen
           attr_reader :not_modified_headers
 
-          # @param stat [File::Stat] of the descriptor that will be read
+          # @param inode [Integer]
+          # @param size [Integer] bytes
+          # @param mtime [Integer] nanoseconds since 1970
           # @param content_type [String, nil]
           # @param coding [String, nil] the content coding, where the file has one
           # @param etag_parts [Array<Symbol>, nil] of {ETAG_PARTS}
           # @param fields [Hash] headers besides
-          def initialize(stat, content_type, coding, etag_parts, fields)
-            @size = stat.size
-            @inode = stat.ino
-            @mtime = stat.mtime
+          def initialize(inode, size, mtime, content_type, coding, etag_parts, fields)
+            @inode = inode
+            @size = size
+            @mtime = mtime
             @content_type = fields.fetch("content-type", content_type)
-            @etag = tag(stat, coding, etag_parts) if etag_parts
-            @modified_at = date(Representation.now)
+            @etag = tag(coding, etag_parts) if etag_parts
+            # Never in the future (RFC 9110, 8.8.2.1).
+            now = Representation.now
+            @settled = mtime / NANOSECONDS <= now
+            @modified_at = @settled ? mtime / NANOSECONDS : now
             @last_modified = HttpDate.format(@modified_at).freeze
             @headers = list(coding, fields).freeze
             @not_modified_headers = @headers.reject { |name, _| left_out_when_not_modified?(name) }.freeze
           end
 
-          # @param stat [File::Stat]
           # @return [Boolean] whether all this holds for that file, too
-          def of?(stat)
-            @inode == stat.ino && @size == stat.size && @mtime == stat.mtime && @modified_at == @mtime.to_i
+          def of?(inode, size, mtime)
+            @mtime == mtime && @inode == inode && @size == size && @settled
           end
 
           # @param text [String] an HTTP-date
@@ -73,13 +82,9 @@ module Hyperion
 
           private
 
-          # Never in the future (RFC 9110, 8.8.2.1).
-          def date(now)
-            [@mtime.to_i, now].min
-          end
-
-          def tag(stat, coding, parts)
-            values = parts.map { |part| ETAG_PARTS.fetch(part).call(stat).to_s(16) }
+          def tag(coding, parts)
+            all = { inode: @inode, size: @size, mtime: @mtime }
+            values = parts.map { |part| all.fetch(part).to_s(16) }
             values << coding if coding
             %("#{values.join("-")}").freeze
           end

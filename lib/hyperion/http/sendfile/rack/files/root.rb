@@ -16,7 +16,8 @@ module Hyperion
         class Root
           # Opening must not wait for the other end of a FIFO, nor get a controlling terminal.
           FLAGS = File::RDONLY | File::NONBLOCK | File::NOCTTY | File::BINARY
-          POLICIES = %i[inside follow refuse].freeze
+          # By the names that the extension has for them.
+          POLICIES = { inside: 0, follow: 1, refuse: 2 }.freeze
           DESCRIPTORS = "/proc/self/fd"
           HAS_DESCRIPTORS = File.directory?(DESCRIPTORS)
           # What Linux adds to the name of a file that has been replaced or deleted since it was opened.
@@ -32,7 +33,9 @@ module Hyperion
             @path = File.expand_path(path).freeze
             # Names are bytes; in binary they can be joined whatever the locale says.
             @prefix = (@path == "/" ? "" : @path.b).freeze
+            @bytes = @path.b.freeze
             @symlinks = symlinks
+            @policy = POLICIES.fetch(symlinks)
             @real = nil
           end
 
@@ -40,6 +43,15 @@ module Hyperion
           # @return [String] where that is
           def join(path)
             @prefix + path
+          end
+
+          # The whole of a small file, where it is to be had in one go and without waiting.
+          #
+          # @param path [String] as {RequestPath.resolve} returns it
+          # @return [Array(String, Integer, Integer, Integer), nil] content, inode, size, mtime in nanoseconds;
+          #   nil: it has to be opened
+          def read_cached(path)
+            Native.read_cached(@bytes, path, @policy)
           end
 
           # @param path [String] as {RequestPath.resolve} returns it
