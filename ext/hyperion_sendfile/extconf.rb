@@ -58,8 +58,8 @@ wait = have_func("ppoll", %w[signal.h poll.h]) ? "wait_ppoll" : "wait_poll"
 discard = have_func("sigtimedwait", "signal.h") ? "discard_sigtimedwait" : "discard_sigwait"
 
 $defs << "-D_GNU_SOURCE" << "-D_FILE_OFFSET_BITS=64"
-sources = %w[init native arguments gvl transfer signals buffered small
-             records nagle stats] + ["region_#{region}", "os_#{os}", splice, ktls, resident, cached, cork, wait, discard]
+sources = %w[init native arguments gvl transfer signals buffered small records nagle stats] +
+          ["region_#{region}", "os_#{os}", splice, ktls, resident, cached, cork, wait, discard]
 $srcs = sources.map { |name| "#{name}.c" }
 $CFLAGS << " -std=c11 -fvisibility=hidden"
 
