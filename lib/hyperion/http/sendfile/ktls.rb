@@ -53,6 +53,11 @@ module Hyperion
             true
           end
 
+          # Whichever of the native ways it is.
+          def route=(_way)
+            super(:ktls)
+          end
+
           # Whichever of them the bytes take.
           def route
             :ktls
