@@ -664,8 +664,10 @@ RSpec.describe Hyperion::Http::Sendfile do
     end
 
     it "keeps what is internal to itself" do
-      expect(S.constants.sort).to eq(%i[FADVISE_THRESHOLD Progress SMALL_FILE_THRESHOLD SPLICE_THRESHOLD TimeoutError
-                                        TruncatedError USERSPACE_CHUNK VERSION])
+      rack = %i[FileBody Files Middleware ServerSocket] # where other specs have loaded that part
+      expect((S.constants - rack).sort)
+        .to eq(%i[FADVISE_THRESHOLD Progress SMALL_FILE_THRESHOLD SPLICE_THRESHOLD TimeoutError TruncatedError
+                  USERSPACE_CHUNK VERSION])
     end
   end
 end
