@@ -4,6 +4,7 @@ require "etc"
 require "objspace"
 require "socket"
 require_relative "heartbeat"
+require_relative "pacing"
 
 module Bench
   # Many slow clients and a fast one on one event loop. The server, the slow clients and the fast one are processes of
@@ -92,14 +93,14 @@ module Bench
         memory = used.zip(before).map { |now, earlier| (now - earlier).fdiv(@slow) }
         heartbeat.beside(task) do
           begin_all.close
-          serve_fast(task, for_fast.accept, transfers, &transfer)
+          serve_fast(task, Pacing.off(for_fast.accept), transfers, &transfer)
         end
       end.wait
       [*memory, heartbeat]
     end
 
     def respond(socket)
-      socket.setsockopt(Socket::SOL_SOCKET, Socket::SO_SNDBUF, BUFFER)
+      Pacing.off(socket).setsockopt(Socket::SOL_SOCKET, Socket::SO_SNDBUF, BUFFER)
       yield socket, @length
     ensure
       socket.close

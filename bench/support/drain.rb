@@ -2,6 +2,7 @@
 
 require "etc"
 require "socket"
+require_relative "pacing"
 
 module Bench
   # A loopback TCP connection whose other end is read by a process of its own, so that the CPU time of this process is
@@ -29,7 +30,7 @@ module Bench
     # @param reader [Proc] what the reading process does first
     def initialize(nodelay: true, link: self, reader: -> {})
       @socket, peer = link.connect
-      @socket.setsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY, nodelay)
+      Pacing.off(@socket).setsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY, nodelay)
       @control, control = UNIXSocket.pair
       @process = fork do
         reader.call

@@ -1,6 +1,7 @@
 # frozen_string_literal: true
 
 require "socket"
+require_relative "pacing"
 
 module Bench
   # Kept-alive connections over loopback TCP, in the rhythm of requests and responses, with both ends in this process:
@@ -27,7 +28,7 @@ module Bench
     def initialize(connections, nodelay: true, link: self)
       pairs = Array.new(connections) { link.connect }
       @sockets, @readers = pairs.transpose
-      @sockets.each { |socket| socket.setsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY, nodelay) }
+      @sockets.each { |socket| Pacing.off(socket).setsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY, nodelay) }
       @readers.each { |reader| reader.setsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY, true) }
       @buffer = String.new(capacity: READ_SIZE)
     end

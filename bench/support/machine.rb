@@ -1,6 +1,7 @@
 # frozen_string_literal: true
 
 require "etc"
+require_relative "pacing"
 require_relative "source_file"
 
 module Bench
@@ -19,6 +20,7 @@ module Bench
         "CPU" => "#{Etc.nprocessors} × #{cpu}",
         "Ruby" => "#{RUBY_ENGINE} #{RUBY_ENGINE_VERSION}", "gem" => version,
         "splice" => Hyperion::Http::Sendfile.splice_runtime_supported? ? "on" : "off",
+        "congestion control" => Pacing.fact,
         "files in" => "#{SourceFile.directory} (#{filesystem(SourceFile.directory)})",
         "measured" => Time.now.utc.strftime("%Y-%m-%d %H:%M UTC")
       }
