@@ -73,6 +73,10 @@ module KernelTls
       handshake(OpenSSL::SSL::SSLSocket.new(out_wire, server), OpenSSL::SSL::SSLSocket.new(peer_wire, client))
     end
 
+    def available?
+      File.exist?(STAT)
+    end
+
     # The counters of the kernel.
     def stat
       File.readlines(STAT).to_h(&:split).transform_values(&:to_i)
@@ -177,7 +181,7 @@ module KernelTls
   end
   Channels.singleton_class.prepend(Opening)
 
-  unless File.exist?(STAT)
+  unless available?
     RSpec.configure do |config|
       config.define_derived_metadata(file_path: %r{/spec/ktls/}) do |metadata|
         metadata[:skip] = "this kernel has no TLS (its module tls is not loaded); rake spec:ktls brings one that has"

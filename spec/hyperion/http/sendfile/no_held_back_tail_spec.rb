@@ -11,6 +11,7 @@ module Tail
   SIZES = [1, 1_000, 1_448, 4_000, 8_192, 20_000, 65_536, 65_537, 100_000, 262_145,
            1 << 20, (1 << 20) + 100, (4 << 20) + 1, (9 << 20) + 17].freeze
   LARGEST = SIZES.max
+  ENCRYPTED_WITHIN_STEP = SIZES.select { |size| size < 2 << 20 }.freeze # by a kernel in one system call
   HEAD = "HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\n\r\n"
   STEP = 0.037 # seconds of silence: the shortest of those timers is 40 ms
   SHARE = 0.2 # of the responses: the kernel does not hold back every one of them
@@ -160,8 +161,9 @@ RSpec.describe Hyperion::Http::Sendfile do
     "from memory, O_NONBLOCK being off" => { kind: :tcp, nonblock: false },
     "from a source that is no file" => { kind: :tcp, memory: true },
     "TLS 1.2" => { kind: :tls12 },
-    "TLS 1.3" => { kind: :tls13 }
-  }.each do |route, setting|
+    "TLS 1.3" => { kind: :tls13 },
+    "kernel TLS" => { kind: :ktls13, missing: !KernelTls.available?, sizes: Tail::ENCRYPTED_WITHIN_STEP }
+  }.reject { |_, setting| setting[:missing] }.each do |route, setting|
     kind, splice, memory = setting.values_at(:kind, :splice, :memory)
     options = setting.slice(:nonblock)
 
@@ -169,7 +171,7 @@ RSpec.describe Hyperion::Http::Sendfile do
       [true, false].product([nil, Tail::HEAD], %i[thread fiber_async]).each do |nodelay, head, waiter|
         it "holds no tail back #{"with TCP_NODELAY " if nodelay}#{"with a head " if head}(#{waiter})" do
           source = memory ? Payload::Source.new("\0" * Tail::LARGEST) : file
-          slow = Tail::SIZES
+          slow = setting.fetch(:sizes, Tail::SIZES)
           held = {}
           Tail::ROUNDS.times do
             held = held_back(kind, waiter, slow, source: source, head: head, nodelay: nodelay, **options)
@@ -212,7 +214,9 @@ RSpec.describe Hyperion::Http::Sendfile do
 
   describe "with segments of 1,448 bytes, as on a real network",
            if: !Tail.short_segments? && Tail.namespaces? do
-    ["by small or sendfile", "by splice", "by from", "by TLS 1.2", "by TLS 1.3", "with splice"].each do |which|
+    whiches = ["by small or sendfile", "by splice", "by from", "by TLS 1.2", "by TLS 1.3", "with splice"]
+    whiches << "by kernel TLS" if KernelTls.available?
+    whiches.each do |which|
       it "is as good (#{which})" do
         ruby = [RbConfig.ruby, *$LOAD_PATH.flat_map { |path| ["-I", path] }]
         rspec = [Gem.bin_path("rspec-core", "rspec"), "--options", File::NULL, __FILE__, "--example", which]
