@@ -21,7 +21,7 @@ RSpec.describe "a download of 100 MB" do
       copy = Payload.write("copy.bin", "")
       Cleanup.later { File.delete(copy) }
 
-      breaking_off = spawn("curl", "-s", "--limit-rate", "100M", "-o", copy, url)
+      breaking_off = spawn("curl", "-s", "--limit-rate", "20M", "-o", copy, url)
       eventually("a part of it", within: 20) { File.size(copy) > 10_000_000 }
       Process.kill(:KILL, breaking_off)
       Process.wait(breaking_off)

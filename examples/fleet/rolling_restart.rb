@@ -1,0 +1,75 @@
+# frozen_string_literal: true
+
+# Restarts the servers behind HAProxy one after another, with no request lost: each gets no new ones, finishes those it
+# has, is restarted, and is back when its health check says so.
+#
+#   ruby rolling_restart.rb /run/haproxy/admin.sock files systemctl restart files@SERVER
+require "socket"
+
+# By HAProxy's runtime API.
+class RollingRestart
+  POLL = 0.05
+
+  # @param admin_socket [String] the path of HAProxy's stats socket, of level admin
+  # @param backend [String]
+  # @param patience [Numeric] seconds for each step
+  def initialize(admin_socket, backend, patience: 60)
+    @admin_socket = admin_socket
+    @backend = backend
+    @patience = patience
+  end
+
+  # @yieldparam server [String] to be restarted; the block returns when its successor was started
+  def run
+    servers.each_key do |server|
+      wait_for("#{server} and another to be up") { up?(server) && servers.count { |name, _| up?(name) } > 1 }
+      tell("set server #{@backend}/#{server} state drain")
+      wait_for("the last response of #{server}") { servers.fetch(server).fetch("scur") == "0" }
+      yield server
+      wait_for("#{server} to pass its health check") { servers.fetch(server).fetch("check_status") == "L7OK" }
+    ensure
+      tell("set server #{@backend}/#{server} state ready")
+    end
+    wait_for("all to be up") { servers.all? { |server, _| up?(server) } }
+  end
+
+  # @return [Hash{String => Hash{String => String}}] what HAProxy counts of each server
+  def servers
+    names, *lines = tell("show stat").lines(chomp: true).reject(&:empty?)
+    names = names.delete_prefix("# ").split(",")
+    rows = lines.map { |line| names.zip(line.split(",", -1)).to_h }
+    rows.select { |row| row["pxname"] == @backend && row["svname"] != "BACKEND" }.to_h { |row| [row["svname"], row] }
+  end
+
+  private
+
+  def up?(server)
+    servers.fetch(server).fetch("status").start_with?("UP")
+  end
+
+  def tell(command)
+    UNIXSocket.open(@admin_socket) do |socket|
+      socket.puts(command)
+      socket.read
+    end
+  end
+
+  def wait_for(what)
+    deadline = Process.clock_gettime(Process::CLOCK_MONOTONIC) + @patience
+    until yield
+      raise "#{what}: not within #{@patience} s" if Process.clock_gettime(Process::CLOCK_MONOTONIC) > deadline
+
+      sleep POLL
+    end
+  end
+end
+
+if $PROGRAM_NAME == __FILE__
+  admin_socket, backend, *command = ARGV
+  abort "usage: rolling_restart.rb ADMIN_SOCKET BACKEND COMMAND..., where SERVER stands for its name" if command.empty?
+
+  RollingRestart.new(admin_socket, backend).run do |server|
+    system(*command.map { |word| word.gsub("SERVER", server) }, exception: true)
+    puts "#{server} is restarted"
+  end
+end
