@@ -16,7 +16,7 @@ module CChecks
     load $0
   RUBY
 
-  LINUX_ONLY = %w[splice.c ktls.c cached_openat2.c].freeze
+  LINUX_ONLY = %w[splice.c ktls.c cork.c cached_openat2.c].freeze
 
   module_function
 
