@@ -63,14 +63,6 @@ def copy(socket, file, length)
   end
 end
 
-def with_splice
-  before = ENV.fetch("HYPERION_HTTP_SPLICE", nil)
-  ENV["HYPERION_HTTP_SPLICE"] = "1"
-  yield
-ensure
-  ENV["HYPERION_HTTP_SPLICE"] = before
-end
-
 OURS = "copy_to_socket"
 SPLICE = "copy_to_socket, splice"
 COPY_SMALL = "copy_small"
@@ -86,7 +78,7 @@ NOISE = { "C loop, sendfile, again" => C_LOOPS.values.first }.freeze
 OUR_WAYS = {
   OURS => ->(sockets, file, length) { sockets.each { |socket| S.copy_to_socket(socket, file, 0, length) } },
   SPLICE => lambda do |sockets, file, length|
-    with_splice { sockets.each { |socket| S.copy_to_socket(socket, file, 0, length) } }
+    Bench.with_splice { sockets.each { |socket| S.copy_to_socket(socket, file, 0, length) } }
   end,
   # The primitives: what copy_to_socket costs beyond them is the price of looking after the rest.
   "copy" => ->(sockets, file, length) { sockets.each { |socket| copy(socket, file, length) } },

@@ -57,6 +57,15 @@ module Bench
     progress("")
   end
 
+  # With the splice route switched on.
+  def with_splice
+    before = ENV.fetch("HYPERION_HTTP_SPLICE", nil)
+    ENV["HYPERION_HTTP_SPLICE"] = "1"
+    yield
+  ensure
+    ENV["HYPERION_HTTP_SPLICE"] = before
+  end
+
   # 4 KiB, 1 MiB, 60000 B.
   def size(bytes)
     { GIB => "GiB", MIB => "MiB", KIB => "KiB" }.each do |unit, name|

@@ -1,52 +1,69 @@
 # frozen_string_literal: true
 
 require "socket"
+require_relative "c_loop"
+require_relative "compile"
+require_relative "loopback"
+require_relative "pacing"
+
+Bench::Compile.load!("client")
 
 module Bench
-  # A client in a process of its own that asks again and again on one connection, and takes the time of each answer.
-  module Client
-    READ_SIZE = 1 << 20
-    private_constant :READ_SIZE
+  # Kept-alive connections to a client in a process of its own, on another CPU, that asks on each of them as soon as it
+  # has the response, and takes the time to its last byte.
+  class Client
+    ASKED = "?".ord
+    private_constant :ASKED
 
-    module_function
+    # What the client saw: the seconds of each response, and those of all together.
+    Seen = Struct.new(:times, :wall)
 
-    # Answers each request by the block, which gets the socket and has to send as many bytes as a response has.
-    # Returns the seconds from each request to the last byte of its response.
-    def measure(requests:, response:, nodelay:, &answer)
-      server = TCPServer.new("127.0.0.1", 0)
-      report, to_report = IO.pipe(binmode: true)
-      process = fork { ask(server.addr[1], requests, response, to_report) }
-      to_report.close
-      serve(server.accept, requests, nodelay, &answer)
-      Marshal.load(report) # rubocop:disable Security/MarshalLoad -- from the process forked above
-    ensure
-      [server, report].compact.each(&:close)
-      Process.wait(process) if process
+    # @param bytes [Integer] of a response
+    # @param link [#connect] where the connections are made
+    def initialize(bytes, connections: 1, nodelay: true, link: Loopback)
+      @sockets, readers = Array.new(connections) { link.connect }.transpose
+      @sockets.each { |socket| Pacing.off(socket).setsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY, nodelay) }
+      readers.each { |reader| reader.setsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY, true) }
+      @control, control = UNIXSocket.pair
+      @process = fork { run(readers, control, bytes) }
+      [*readers, control].each(&:close)
     end
 
-    def serve(socket, requests, nodelay)
-      socket.setsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY, nodelay)
-      requests.times do
-        socket.read(1) or raise "bench: the client is gone"
-        yield socket
+    # Answers by the block, which gets the socket of whoever has asked, one after the other: so many responses, or as
+    # many as there are in so many seconds.
+    def measure(responses, seconds, &answer)
+      @control.write([responses, seconds].pack("QD"))
+      wall = Measure.time { serve(&answer) }.wall
+      Seen.new(Marshal.load(@control), wall) # rubocop:disable Security/MarshalLoad -- from the process forked above
+    end
+
+    def close
+      [*@sockets, @control].each(&:close)
+      Process.kill(:KILL, @process) # which does not see that they are closed where a later client has inherited them
+      Process.wait(@process)
+    end
+
+    private
+
+    def serve
+      open = @sockets.dup
+      until open.empty?
+        open.select! do |socket|
+          asked = socket.getbyte == ASKED
+          yield socket if asked
+          asked
+        end
       end
-      socket.read(1)
-    ensure
-      socket.close
     end
 
-    def ask(port, requests, response, report)
-      buffer = String.new(capacity: READ_SIZE)
-      socket = TCPSocket.new("127.0.0.1", port)
-      socket.setsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY, true)
-      Marshal.dump(Array.new(requests) { Measure.time { request(socket, response, buffer) }.wall }, report)
+    def run(readers, control, bytes)
+      [*@sockets, @control].each(&:close)
+      Bench.pin(1)
+      while (order = control.read(16))
+        Marshal.dump(Bench.ask(readers, bytes, *order.unpack("QD")), control)
+      end
     ensure
       exit!
-    end
-
-    def request(socket, left, buffer)
-      socket.write("?")
-      left -= socket.readpartial([left, READ_SIZE].min, buffer).bytesize while left.positive?
     end
   end
 end

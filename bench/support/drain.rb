@@ -2,6 +2,7 @@
 
 require "etc"
 require "socket"
+require_relative "loopback"
 require_relative "pacing"
 
 module Bench
@@ -26,9 +27,9 @@ module Bench
       drain&.close
     end
 
-    # @param link [#connect] where the connection is made, if not on the loopback device
+    # @param link [#connect] where the connection is made
     # @param reader [Proc] what the reading process does first
-    def initialize(nodelay: true, link: self, reader: -> {})
+    def initialize(nodelay: true, link: Loopback, reader: -> {})
       @socket, peer = link.connect
       Pacing.off(@socket).setsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY, nodelay)
       @control, control = UNIXSocket.pair
@@ -84,15 +85,6 @@ module Bench
       [@socket, @control].each(&:close)
       Process.kill(:KILL, @process)
       Process.wait(@process)
-    end
-
-    # The end that sends, and the one that reads.
-    def connect
-      server = TCPServer.new("127.0.0.1", 0)
-      peer = TCPSocket.new("127.0.0.1", server.addr[1])
-      [server.accept, peer]
-    ensure
-      server&.close
     end
 
     private

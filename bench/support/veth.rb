@@ -12,7 +12,9 @@ module Bench
     ADDRESSES = %w[198.18.0.1 198.18.0.2].freeze
     CLONE_NEWNET = 0x40000000
     OWN = "/proc/thread-self/ns/net"
-    private_constant :ADDRESSES, :CLONE_NEWNET, :OWN
+    # Which column of /proc/net/dev that is.
+    SENT_PACKETS = 9
+    private_constant :ADDRESSES, :CLONE_NEWNET, :OWN, :SENT_PACKETS
 
     # Yields a link, or nil and a sentence that says why none can be made here.
     def self.open
@@ -51,6 +53,18 @@ module Bench
     # Runs the block, and what it spawns, where the sender's end of the link is.
     def at_sender(&block)
       within(@ends[0], &block)
+    end
+
+    # From now on, for new connections, no packet is larger than the MTU: else TCP hands the link up to 64 KiB at once,
+    # for the hardware to cut up, and a veth pair has none.
+    def segment_in_software
+      at_sender { ip("link", "set", "veth", "gso_max_segs", 1) }
+    end
+
+    # Those that the sender's end has sent so far.
+    def packets
+      line = at_sender { File.readlines("/proc/thread-self/net/dev") }.grep(/\A\s*veth:/).first
+      line.split(":").last.split[SENT_PACKETS].to_i
     end
 
     def close
