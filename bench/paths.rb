@@ -101,8 +101,9 @@ WITH_EXTRAS = {
   end
 }.freeze
 
-# Map and write work from this Ruby on.
+# Map and write work from this Ruby on, and say that they are experimental.
 MMAP_THERE = RUBY_VERSION >= "3.2"
+Warning[:experimental] = false
 
 # Without those that are not for this length or this Ruby.
 def ways(length, *groups)

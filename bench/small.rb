@@ -186,12 +186,23 @@ def compare_with_head(report, sizes, place, many:, one:)
     sizes.to_h { |length| [length, seen(WITH_HEAD, length, HEAD.bytesize, place, connections, measured)] }
   end
   check_last_byte(report, place, OURS, THEIRS, alone, one.hiccups)
-  series = WITH_HEAD.keys.to_h { |name| [name, busy.transform_values { |all| all.fetch(name).per_second }] }
-  report.chart("Requests per second, head and body, 8 kept-alive connections, #{place}",
-               over: "size of the body", unit: "requests/s", series: series)
   sizes.product(WITH_HEAD.keys).map do |length, name|
     last_byte = alone.fetch(length).fetch(name)
-    [place, Bench.size(length), name, series.fetch(name).fetch(length), *last_byte.milliseconds, last_byte.held_back]
+    [place.to_s, Bench.size(length), name, busy.fetch(length).fetch(name).per_second, *last_byte.milliseconds,
+     last_byte.held_back]
+  end
+end
+
+# Of rows that begin with place, size and peer: those of 8 KiB.
+def picture(report, rows)
+  figures = { "Requests per second" => ["8 kept-alive connections", "requests/s"],
+              "Time to the last byte, median" => ["1 kept-alive connection", "ms"] }
+  figures.each.with_index(3) do |(title, (over, unit)), column|
+    series = WITH_HEAD.keys.to_h do |name|
+      own = rows.select { |row| row[1..2] == ["8 KiB", name] }
+      [name, own.to_h { |row| [row.first, row[column]] }]
+    end
+    report.chart("#{title}: head and 8 KiB", over: over, unit: "#{unit} (logarithmic)", series: series, log: true)
   end
 end
 
@@ -253,9 +264,10 @@ Bench.run("small", CLAIM, quick: QUICK, full: FULL) do |report, links:, sizes:, 
     end
 
     compare_costs(report, sizes, places.first, rounds)
+    rows = places.flat_map { |place| compare_with_head(report, sizes, place, **client) }
+    picture(report, rows)
     report.table("Head and body: requests per second on 8 connections, time to the last byte on 1",
-                 ["link, socket", "body", "peer", "requests/s", *LAST_BYTE],
-                 places.flat_map { |place| compare_with_head(report, sizes, place, **client) })
+                 ["link, socket", "body", "peer", "requests/s", *LAST_BYTE], rows)
     report.table("Body alone: time to the last byte", ["link, socket", "body", "peer", *LAST_BYTE],
                  places.flat_map { |place| compare_routes(report, any_sizes, place, client.fetch(:one)) })
     compare_packets(report, [KIB, *sizes].uniq, veth, packets) if veth
