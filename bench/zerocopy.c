@@ -172,6 +172,14 @@ bench_zerocopy_reap(VALUE self, VALUE out_fd)
     return Qnil;
 }
 
+/* Bench.zerocopy_forget: of a connection that was closed and will notify nobody */
+static VALUE
+bench_zerocopy_forget(VALUE self)
+{
+    zerocopy.sent = zerocopy.completed;
+    return Qnil;
+}
+
 /* Bench.zerocopy_counts => [calls that are completed, those of them that the kernel has copied] */
 static VALUE
 bench_zerocopy_counts(VALUE self)
@@ -223,6 +231,7 @@ Init_zerocopy(void)
     rb_define_singleton_method(bench, "zerocopy_allow", bench_zerocopy_allow, 1);
     rb_define_singleton_method(bench, "zerocopy_send", bench_zerocopy_send, 3);
     rb_define_singleton_method(bench, "zerocopy_reap", bench_zerocopy_reap, 1);
+    rb_define_singleton_method(bench, "zerocopy_forget", bench_zerocopy_forget, 0);
     rb_define_singleton_method(bench, "zerocopy_counts", bench_zerocopy_counts, 0);
     rb_define_singleton_method(bench, "pipe_for_splice", bench_pipe_for_splice, 0);
     rb_define_singleton_method(bench, "splice", bench_splice, 5);

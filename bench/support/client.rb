@@ -4,7 +4,6 @@ require "socket"
 require_relative "c_loop"
 require_relative "compile"
 require_relative "loopback"
-require_relative "pacing"
 
 Bench::Compile.load!("client")
 
@@ -22,7 +21,7 @@ module Bench
     # @param link [#connect] where the connections are made
     def initialize(bytes, connections: 1, nodelay: true, link: Loopback)
       @sockets, readers = Array.new(connections) { link.connect }.transpose
-      @sockets.each { |socket| Pacing.off(socket).setsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY, nodelay) }
+      @sockets.each { |socket| socket.setsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY, nodelay) }
       readers.each { |reader| reader.setsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY, true) }
       @control, control = UNIXSocket.pair
       @process = fork { run(readers, control, bytes) }

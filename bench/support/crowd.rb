@@ -41,7 +41,7 @@ module Bench
 
     # The block sends: it gets a socket and a length.
     def run(&transfer)
-      listeners = Array.new(2) { TCPServer.new("127.0.0.1", 0).tap { |listener| listener.listen(@slow) } }
+      listeners = Array.new(2) { Pacing.off(TCPServer.new("127.0.0.1", 0)).tap { |listener| listener.listen(@slow) } }
       @ports = listeners.map { |listener| listener.addr[1] }
       @begun, begin_all = IO.pipe
       clients = [method(:crawl), method(:race)].map do |client|
@@ -93,14 +93,14 @@ module Bench
         memory = used.zip(before).map { |now, earlier| (now - earlier).fdiv(@slow) }
         heartbeat.beside(task) do
           begin_all.close
-          serve_fast(task, Pacing.off(for_fast.accept), transfers, &transfer)
+          serve_fast(task, for_fast.accept, transfers, &transfer)
         end
       end.wait
       [*memory, heartbeat]
     end
 
     def respond(socket)
-      Pacing.off(socket).setsockopt(Socket::SOL_SOCKET, Socket::SO_SNDBUF, BUFFER)
+      socket.setsockopt(Socket::SOL_SOCKET, Socket::SO_SNDBUF, BUFFER)
       yield socket, @length
     ensure
       socket.close

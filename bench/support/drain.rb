@@ -3,7 +3,6 @@
 require "etc"
 require "socket"
 require_relative "loopback"
-require_relative "pacing"
 
 module Bench
   # A loopback TCP connection whose other end is read by a process of its own, so that the CPU time of this process is
@@ -31,7 +30,7 @@ module Bench
     # @param reader [Proc] what the reading process does first
     def initialize(nodelay: true, link: Loopback, reader: -> {})
       @socket, peer = link.connect
-      Pacing.off(@socket).setsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY, nodelay)
+      @socket.setsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY, nodelay)
       @control, control = UNIXSocket.pair
       @process = fork do
         reader.call

@@ -2,7 +2,6 @@
 
 require "socket"
 require_relative "loopback"
-require_relative "pacing"
 
 module Bench
   # Kept-alive TCP connections, in the rhythm of requests and responses, with both ends in this process:
@@ -29,7 +28,7 @@ module Bench
     def initialize(connections, nodelay: true, link: Loopback)
       pairs = Array.new(connections) { link.connect }
       @sockets, @readers = pairs.transpose
-      @sockets.each { |socket| Pacing.off(socket).setsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY, nodelay) }
+      @sockets.each { |socket| socket.setsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY, nodelay) }
       @readers.each { |reader| reader.setsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY, true) }
       @buffer = String.new(capacity: READ_SIZE)
     end

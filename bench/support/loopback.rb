@@ -1,6 +1,7 @@
 # frozen_string_literal: true
 
 require "socket"
+require_relative "pacing"
 
 module Bench
   # The loopback device, where connections are made if not over another link.
@@ -9,7 +10,7 @@ module Bench
 
     # The end that sends, and the one that reads.
     def connect
-      server = TCPServer.new("127.0.0.1", 0)
+      server = Pacing.off(TCPServer.new("127.0.0.1", 0))
       reader = TCPSocket.new("127.0.0.1", server.addr[1])
       [server.accept, reader]
     ensure

@@ -12,10 +12,11 @@ module Bench
 
     module_function
 
-    # Has the socket send without pacing.
-    def off(socket)
-      socket.setsockopt(Socket::IPPROTO_TCP, Socket::TCP_CONGESTION, CONTROL) if File.exist?(DEFAULT)
-      socket
+    # Has the connections of a listener send without pacing. One that began with BBR goes on pacing, whatever it has
+    # later.
+    def off(listener)
+      listener.setsockopt(Socket::IPPROTO_TCP, Socket::TCP_CONGESTION, CONTROL) if File.exist?(DEFAULT)
+      listener
     end
 
     # What the figures were measured with, and what sockets have by default.
