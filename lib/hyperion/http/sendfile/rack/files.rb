@@ -20,6 +20,8 @@ module Hyperion
         # A body up to this many bytes goes to the server as one String, which it can write together with the
         # head.
         IN_MEMORY = 32 * 1024
+        # Bytes of a list in a request header; a longer one is as a malformed one.
+        FIELD_MAX = 8 * 1024
         # Files whose headers are remembered.
         REMEMBERED = 1024
         # What an application can't say of every file alike.
@@ -36,7 +38,7 @@ module Hyperion
             true
           end
         end.new.freeze
-        private_constant :METHODS, :CODINGS, :IN_MEMORY, :REMEMBERED, :COMPUTED, :REASONS, :NO_BODY
+        private_constant :METHODS, :CODINGS, :IN_MEMORY, :FIELD_MAX, :REMEMBERED, :COMPUTED, :REASONS, :NO_BODY
 
         # @return [String, nil] the directory, absolute
         def root
@@ -69,6 +71,7 @@ module Hyperion
           @max_ranges = max_ranges
           @max_overlaps = max_overlaps
           @timeout = timeout
+          @lock = Mutex.new
           @known = [nil, *@codings.keys].to_h { |coding| [coding, {}] }
         end
 
@@ -163,6 +166,8 @@ module Hyperion
         # @param name [String] what the client calls it
         # @return [Array, nil] nil: it is another case
         def at_once(env, method, path, name, coding)
+          return if @known[coding][path]&.size.to_i > Root::CACHED_MAX
+
           content, *facts = @root.read_cached(path)
           respond(env, method, content, representation(facts, path, name, coding)) if content
         end
@@ -186,9 +191,15 @@ module Hyperion
           known = by_path[path]
           return known if known&.of?(*facts)
 
-          by_path.clear if by_path.size >= REMEMBERED
           type = ContentTypes.of(name, @default_type)
-          by_path[path] = Representation.new(*facts, type, coding, @etag_parts, @fields)
+          remember(by_path, path, Representation.new(*facts, type, coding, @etag_parts, @fields))
+        end
+
+        def remember(by_path, path, representation)
+          @lock.synchronize do
+            by_path.clear if by_path.size >= REMEMBERED
+            by_path[path] = representation
+          end
         end
 
         # @param source [String, File] the whole file, or one that is open

@@ -39,7 +39,7 @@ module Hyperion
 
           # @return [Hash{String => Float}] by coding in lower case; empty where the field is malformed
           def self.weights(field)
-            return {} unless field.ascii_only?
+            return {} unless field.bytesize <= FIELD_MAX && field.ascii_only?
 
             weights = {}
             position = 0

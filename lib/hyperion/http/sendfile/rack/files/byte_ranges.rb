@@ -22,7 +22,7 @@ module Hyperion
           #   the field; empty where no range can be satisfied; nil where the field is to be ignored: it is
           #   malformed, of another unit, or asks for too much
           def self.parse(field, size, max_ranges: 16, max_overlaps: 2)
-            return unless field.ascii_only? && field.match?(UNIT)
+            return unless field.bytesize <= FIELD_MAX && field.ascii_only? && field.match?(UNIT)
 
             specs = specs(field, max_ranges) or return
             ranges = specs.filter_map { |first, last| resolve(first, last, size) }

@@ -53,6 +53,8 @@ module Hyperion
 
           # @return [Array<String>] none where the list is malformed
           def self.tags(field)
+            return [] if field.bytesize > FIELD_MAX
+
             field = field.b
             tags = []
             position = 0

@@ -12,17 +12,20 @@ module Hyperion
           # Nothing to decode and no dot segment.
           NAME = /[A-Za-z0-9_~!$&'()*+,;=:@-][A-Za-z0-9_~!$&'()*+,;=:@.-]*/
           PLAIN = %r{\A(?:/#{NAME})+\z}
-          private_constant :SEPARATORS, :NAME, :PLAIN
+          # Bytes. A path of PATH_MAX can be three times as long when it is encoded.
+          LONGEST = 16 * 1024
+          private_constant :SEPARATORS, :NAME, :PLAIN, :LONGEST
 
           # Decodes percent-encoding, once, and resolves dot segments. What is behind a "%2F" is a name of its
           # own, as with Rack::Files.
           #
           # @param path_info [String] as the server has it, still encoded
           # @return [String, nil, false] the path with a slash at its front, in binary where it is not plain
-          #   ASCII; nil where it names no file below the root: it leaves the root or ends as a directory does;
+          #   ASCII; nil where it names no file below the root: it leaves it, ends as a directory does or is too long;
           #   false where it is malformed: a "%" without two digits, NUL, or what is not UTF-8
           # @see https://www.rfc-editor.org/rfc/rfc3986#section-5.2.4 RFC 3986, 5.2.4
           def self.resolve(path_info)
+            return if path_info.bytesize > LONGEST
             return path_info if path_info.ascii_only? && path_info.match?(PLAIN)
 
             path = decode(path_info.b)

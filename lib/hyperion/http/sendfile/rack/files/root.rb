@@ -16,6 +16,8 @@ module Hyperion
         class Root
           # Opening must not wait for the other end of a FIFO, nor get a controlling terminal.
           FLAGS = File::RDONLY | File::NONBLOCK | File::NOCTTY | File::BINARY
+          # Bytes of a file that {#read_cached} reads at most.
+          CACHED_MAX = 32 * 1024
           # By the names that the extension has for them.
           POLICIES = { inside: 0, follow: 1, refuse: 2 }.freeze
           DESCRIPTORS = "/proc/self/fd"
