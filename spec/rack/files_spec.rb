@@ -93,8 +93,15 @@ RSpec.describe S::Files do
                   ["GET", "/fifo"],
                   ["GET", "/file", { "if-none-match" => tag }], ["GET", "/file", { "if-match" => '"x"' }],
                   ["GET", "/file", { "range" => "bytes=1-2" }], ["GET", "/file", { "range" => "bytes=1-2,4-5" }],
-                  ["GET", "/file", { "range" => "bytes=999999-" }], ["GET", "/file", { "range" => "bytes=0-150000" }]]
-      expect { requests.each { |request| here.call(*request) } }.not_to leak_fds
+                  ["GET", "/file", { "range" => "bytes=999999-" }], ["GET", "/file", { "range" => "bytes=0-150000" }],
+                  ["GET", "/file", { "accept-encoding" => "identity;q=0" }]]
+      here = DirectClient.new(S::Files.new(dir, precompressed: true))
+      before = Dir.children("/proc/self/fd").size
+      GC.disable # what it would close has been left open
+      requests.each { |request| here.call(*request) }
+      expect(Dir.children("/proc/self/fd").size).to eq(before)
+    ensure
+      GC.enable
     end
 
     it "is the body's to close, where it is not read at once" do
@@ -166,6 +173,16 @@ RSpec.describe S::Files do
   end
 
   describe "a file" do
+    it "that is not the one whose name was judged is not served (without /proc)" do
+      stub_const("Hyperion::Http::Sendfile::Files::Root::HAS_DESCRIPTORS", false)
+      replace("file", RackSite::LARGE)
+      replace("other", RackSite::LARGE)
+      expect(here.call("GET", "/file").status).to eq(200)
+      allow(File).to receive(:realpath).and_call_original
+      allow(File).to receive(:realpath).with("#{dir}/file").and_return("#{dir}/other")
+      expect(here.call("GET", "/file").status).to eq(404)
+    end
+
     it "that may not be read is refused" do
       replace("file", "x")
       File.chmod(0, "#{dir}/file")
@@ -184,6 +201,26 @@ RSpec.describe S::Files do
       replace("file", "x")
       File.utime(Time.now + 3_600, Time.now + 3_600, "#{dir}/file")
       2.times { expect(Time.httpdate(here.call("GET", "/file")["last-modified"])).to be_within(5).of(Time.now) }
+    end
+
+    it "from the future is of each day anew" do
+      replace("file", "x")
+      File.utime(Time.at(3_000_000_000), Time.at(3_000_000_000), "#{dir}/file")
+      dates = [2_000_000_000, 2_000_000_100].map do |now|
+        allow(S::Files.const_get(:Representation)).to receive(:now).and_return(now)
+        Time.httpdate(here.call("GET", "/file")["last-modified"]).to_i
+      end
+      expect(dates).to eq([2_000_000_000, 2_000_000_100])
+    end
+
+    it "and its compressed form never have the same tag (8.8.3.3)" do
+      ["file", "file.gz"].each do |name|
+        replace(name, "xyz")
+        File.utime(RackSite::MODIFIED, RackSite::MODIFIED, "#{dir}/#{name}")
+      end
+      here = DirectClient.new(S::Files.new(dir, etag: %i[size mtime], precompressed: true))
+      tags = %w[gzip identity].map { |coding| here.call("GET", "/file", "accept-encoding" => coding)["etag"] }
+      expect(tags.uniq.size).to eq(2)
     end
 
     it "of this second can't be resumed by its date (8.8.2.2)" do
