@@ -118,7 +118,7 @@ class Connections
   def initialize(length, responses)
     @length = length
     @responses = responses
-    @connections = length <= SMALL.max ? Bench::KeptAlive.new(responses) : Bench::Drain.new(reader: -> { Bench.pin(1) })
+    @connections = length <= SMALL.max ? Bench::KeptAlive.new(responses) : Bench::Drain.new.tap(&:apart)
   end
 
   # Yields so many sockets, to each of which the block has to send one response.

@@ -27,15 +27,11 @@ module Bench
     end
 
     # @param link [#connect] where the connection is made
-    # @param reader [Proc] what the reading process does first
-    def initialize(nodelay: true, link: Loopback, reader: -> {})
+    def initialize(nodelay: true, link: Loopback)
       @socket, peer = link.connect
       @socket.setsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY, nodelay)
       @control, control = UNIXSocket.pair
-      @process = fork do
-        reader.call
-        serve(peer, control)
-      end
+      @process = fork { serve(peer, control) }
       [peer, control].each(&:close)
     end
 

@@ -4,10 +4,10 @@ require "socket"
 require_relative "loopback"
 
 module Bench
-  # Kept-alive TCP connections, in the rhythm of requests and responses, with both ends in this process:
-  # each of the connections, idle and with all it has sent acknowledged, gets one response; then each is read to the
-  # end of it, and asks again. So a response is what it costs to send one: nothing waits in the socket to be joined by
-  # the next, nobody has to be woken, and nothing else of this process runs meanwhile.
+  # Kept-alive TCP connections, in the rhythm of requests and responses, with both ends in this process: each of the
+  # connections, idle and with all it has sent acknowledged, gets one response; then each is read to the end of it, and
+  # asks again. So a response is what it costs to send one: nothing waits in the socket to be joined by the next, nobody
+  # has to be woken, and nothing else of this process runs meanwhile.
   class KeptAlive
     READ_SIZE = 1 << 20
     # Where struct tcp_info has tcpi_data_segs_out.
@@ -16,13 +16,6 @@ module Bench
 
     # The ends that send.
     attr_reader :sockets
-
-    def self.open(...)
-      connections = new(...)
-      yield connections
-    ensure
-      connections&.close
-    end
 
     # @param link [#connect] where the connections are made
     def initialize(connections, nodelay: true, link: Loopback)
