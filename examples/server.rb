@@ -77,6 +77,13 @@ class FileServer
 
     def self.now = Process.clock_gettime(Process::CLOCK_MONOTONIC)
 
+    # The time of day, made into text once a second.
+    def self.date
+      second = Process.clock_gettime(Process::CLOCK_REALTIME, :second)
+      @date = [second, Time.at(second).httpdate] unless @date&.first == second
+      @date.last
+    end
+
     def initialize(socket, root, stopping)
       @socket = socket
       @root = root
@@ -126,7 +133,7 @@ class FileServer
     # A client that reads too slowly, or a file that shrinks, makes copy_to_socket raise: the rest of this response is
     # lost, so the connection must close.
     def respond(status, source, region, type, fields, persistent)
-      head = "HTTP/1.1 #{status} #{REASONS.fetch(status)}\r\ndate: #{Time.now.httpdate}\r\n" \
+      head = "HTTP/1.1 #{status} #{REASONS.fetch(status)}\r\ndate: #{self.class.date}\r\n" \
              "content-type: #{type}\r\ncontent-length: #{region.size}\r\n#{fields}" \
              "connection: #{persistent ? "keep-alive" : "close"}\r\n\r\n"
       length = @head_only ? 0 : region.size
@@ -206,7 +213,7 @@ class FileServer
     end
 
     def path
-      path = @target[TARGET] ? @target[TARGET, 1] || "/" : raise(Refused, 400)
+      path = (TARGET.match(@target) || raise(Refused, 400))[1] || "/"
       raise Refused, 400 if path.match?(/%(?!\h\h)|%00/) # NUL is in no file name
 
       path.gsub(/%\h\h/) { |escape| [escape[1, 2]].pack("H2") }
@@ -242,7 +249,8 @@ class FileServer
     def parse(lines)
       lines.each_with_object({}) do |line, fields|
         name, value = FIELD.match(line)&.captures || raise(Refused, 400)
-        fields[name.downcase] = [fields[name.downcase], value].compact.join(", ")
+        name.downcase!
+        fields[name] = fields.key?(name) ? "#{fields[name]}, #{value}" : value
       end
     end
   end
