@@ -231,6 +231,16 @@ RSpec.describe S::Files do
       expect(here.call("GET", "/file", "range" => "bytes=0-1", "if-range" => now).status).to eq(200)
     end
 
+    it "is not searched for what a list longer than 8 KiB asks of it" do
+      replace("file", "xyz")
+      tag = here.call("GET", "/file")["etag"]
+      { "range" => ["bytes=0-1", 206, 200], "if-none-match" => [tag, 304, 200],
+        "if-match" => [tag, 200, 412] }.each do |name, (field, within, beyond)|
+        statuses = [8_000, 9_000].map { |commas| here.call("GET", "/file", name => field + ("," * commas)).status }
+        expect(statuses).to eq([within, beyond])
+      end
+    end
+
     it "whose whole path is too long is not found" do
       expect(here.call("GET", "/#{"long/" * 2_000}name").status).to eq(404)
     end

@@ -453,7 +453,7 @@ RSpec.shared_examples "a file server" do
 
     it "takes no notice of too many, or of too many that overlap (17.15)" do
       ["bytes=#{Array.new(17) { |i| "#{i * 2}-#{i * 2}" }.join(",")}", "bytes=#{Array.new(16, "0-").join(",")}",
-       "bytes=0-9,1-9,2-9,3-9", "bytes=#{"0-0," * 2000}", "bytes=0-0#{"," * 9_000}"].each do |field|
+       "bytes=0-9,1-9,2-9,3-9", "bytes=#{"0-0," * 2000}"].each do |field|
         answer = get("/letters.txt", "range" => field)
         expect([answer.status, answer.body]).to eq([200, text]), field[0, 60]
       end
