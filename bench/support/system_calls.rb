@@ -19,6 +19,11 @@ module Bench
     # Yields, in the child, a method that is to be called with each name and the work of that name as its block.
     # Returns { name => { call => count } }, of all threads of the child.
     def count(&block)
+      log(&block).transform_values { |calls| Hash.new(0).merge(calls.map(&:first).tally) }
+    end
+
+    # Returns { name => [[call, what strace says of it], …] }, in the order of the log.
+    def log(&block)
       Dir.mktmpdir("bench-strace") do |dir|
         log = File.join(dir, "log")
         traced(log, &block)
@@ -64,14 +69,14 @@ module Bench
 
     def parse(lines)
       name = nil
-      lines.each_with_object({}) do |line, counts|
+      lines.each_with_object({}) do |line, calls|
         if line.include?(END_MARK)
           name = nil
         elsif line.include?(BEGIN_MARK)
           name = line[%r{#{BEGIN_MARK}/([^"]*)"}, 1]
-          counts[name] ||= Hash.new(0)
+          calls[name] ||= []
         elsif name && (call = line[CALL, 1])
-          counts[name][call] += 1
+          calls[name] << [call, line]
         end
       end
     end
