@@ -212,6 +212,19 @@ class Comparison
   end
 end
 
+# What a small response costs beyond the C loop, in the steps from one way to the next: a method that leaves the GVL for
+# the same system call; the care for signals, for IO#close in another thread, and for tails that TCP holds back; the
+# façade.
+STEPS = ["gem sendfile", COPY_SMALL, OURS].freeze
+STEP_COLUMNS = ["size", "C loop", "+ method, GVL", "+ signals, close, tails", "+ façade", "copy_to_socket"].freeze
+
+def step_rows(comparisons)
+  comparisons.map do |comparison|
+    costs = [comparison.c_loop, *STEPS].map { |name| comparison.median(name, :cpu) * 1e6 }
+    [Bench.size(comparison.length), costs.first, *costs.each_cons(2).map { |before, after| after - before }, costs.last]
+  end
+end
+
 # As a server has them: beside another thread, Ruby and its extensions take more precautions.
 def beside_an_idle_thread
   thread = Thread.new { sleep }
@@ -332,5 +345,7 @@ Bench.run("paths", CLAIM, quick: QUICK, full: FULL) do |report, small:, large:, 
   report.table("Up to 64 KiB: #{note}", COLUMNS, alone.flat_map(&:rows))
   report.table("Up to 64 KiB, beside an idle thread", COLUMNS, beside.flat_map(&:rows))
   report.table("From 256 KiB", COLUMNS, larger.flat_map(&:rows))
+  report.table("Where the CPU goes: µs of a response", STEP_COLUMNS, step_rows(alone))
+  report.table("Where the CPU goes, beside an idle thread: µs of a response", STEP_COLUMNS, step_rows(beside))
   report.table("Counted: system calls by strace, objects by GC.stat", COUNT_COLUMNS, rows)
 end
