@@ -81,6 +81,8 @@ module Hyperion
           method = env["REQUEST_METHOD"]
           return not_allowed(method) unless METHODS.include?(method)
 
+          return options if method == "OPTIONS" && env["PATH_INFO"] == "*" # of the server itself
+
           path = RequestPath.resolve(env["PATH_INFO"])
           return path.nil? ? not_found(method) : refuse(400, method) unless path
 
@@ -204,7 +206,7 @@ module Hyperion
 
         # @param source [String, File] the whole file, or one that is open
         def respond(env, method, source, representation)
-          return [200, { "allow" => METHODS.join(", "), "content-length" => "0" }, []] if method == "OPTIONS"
+          return options if method == "OPTIONS"
 
           case Preconditions.status(env, representation)
           when 304 then [304, representation.not_modified_headers.dup, NO_BODY]
@@ -265,6 +267,10 @@ module Hyperion
 
         def file_body(env, file, segments)
           FileBody.new(file, segments, destination: ServerSocket.for(env), timeout: @timeout)
+        end
+
+        def options
+          [200, { "allow" => METHODS.join(", "), "content-length" => "0" }, []]
         end
 
         def not_found(method)
