@@ -49,6 +49,17 @@ RSpec.describe Hyperion::Http::Sendfile, "with kernel TLS to choose" do
     end
   end
 
+  it "is counted by its name, whichever native way it takes" do
+    out, peer = KernelTls.connect(:ktls13)
+    Reader.start(peer, :greedy)
+    before = described_class.stats
+    [1_500, 300_007].each { |size| described_class.copy_to_socket(out, payload_file(size)) }
+    after = described_class.stats
+    grown = %i[responses bytes].to_h { |name| [name, after[name].to_h { |k, v| [k, v - before[name][k]] }] }
+    expect(grown.transform_values { |routes| routes.reject { |_, count| count.zero? } })
+      .to eq(responses: { ktls: 2 }, bytes: { ktls: 301_507 })
+  end
+
   it "is no longer :ktls once the connection is closed" do
     out, = KernelTls.connect(:ktls13)
     out.close

@@ -76,14 +76,21 @@ module Hyperion
             drain(waiter)
             drained = true
           rescue TruncatedError
-            Native.ktls_close_record(out)
+            close_record
             drain(waiter)
             raise
           ensure
-            Native.ktls_close_record(out) unless drained || out.closed?
+            close_record unless drained
           end
 
           private
+
+          def close_record
+            Native.ktls_close_record(out)
+            Native.push(out)
+          rescue IOError
+            nil # closed, and nothing left to let go of
+          end
 
           # Records wait above TCP while its buffer is full, and there a close would discard them. Nagle's
           # algorithm sees them only now.
