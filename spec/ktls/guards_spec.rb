@@ -53,7 +53,7 @@ RSpec.describe Hyperion::Http::Sendfile, "guarded against kernel TLS" do
 
       # Without the drain it returns as soon as the TLS layer holds the rest.
       it "returns with the socket writable, or times out" do
-        outcomes = (4..160).step(6).map do |kib|
+        outcomes = (4..160).step(12).map do |kib|
           channel = channel(kind, small: true)
           channel.read(:stalled)
           size = kib * 1024
@@ -71,7 +71,7 @@ RSpec.describe Hyperion::Http::Sendfile, "guarded against kernel TLS" do
       end
 
       it "has let go of every byte when it returns: a close right after it loses none" do
-        [Waiters::ALL, [true, false], [150_001, 400_009, 777_777]].inject(:product).each do |(waiter, politely), size|
+        [Waiters::ALL, [true, false], [150_001, 777_777]].inject(:product).each do |(waiter, politely), size|
           channel = channel(kind, small: true)
           reader = channel.read(:stalled)
           sender = start_under(waiter) do

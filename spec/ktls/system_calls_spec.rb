@@ -5,7 +5,7 @@
 require "spec_helper"
 
 RSpec.describe Hyperion::Http::Sendfile, "over kernel TLS, seen by strace" do
-  size = 5_000_003
+  size = 2_000_003
   head = "HTTP/1.1 200 OK\r\nx-name: value\r\n\r\n"
 
   by_kernel = %w[sendfile splice]
