@@ -2,7 +2,7 @@
 #include "sendfile.h"
 
 bool
-hs_read_cached(const char *root, const char *path, enum hs_links links, void *buffer,
+hs_open_cached(const char *root, const char *path, enum hs_links links, void *buffer,
                size_t capacity, struct hs_cached_file *file)
 {
     (void)root;

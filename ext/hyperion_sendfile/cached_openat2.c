@@ -1,5 +1,5 @@
 /*
- * Linux: a small file below a folder, as far as nothing has to wait for a disk or a server. openat2(2) with
+ * Linux: a file below a folder, as far as nothing has to wait for a disk or a server. openat2(2) with
  * RESOLVE_CACHED (Linux 5.12) refuses names that are not in the kernel's memory, and hs_read_resident bytes.
  */
 #include "sendfile.h"
@@ -64,27 +64,26 @@ open_below(const char *root, const char *path, enum hs_links links)
     return fd;
 }
 
-static bool
-read_whole(int fd, void *buffer, size_t capacity, struct hs_cached_file *file)
-{
-    struct stat st;
-
-    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size > capacity) return false;
-    file->inode = st.st_ino;
-    file->size = (size_t)st.st_size;
-    file->mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
-    return file->size == 0 || hs_read_resident(fd, buffer, file->size, 0) == st.st_size;
-}
-
 bool
-hs_read_cached(const char *root, const char *path, enum hs_links links, void *buffer,
+hs_open_cached(const char *root, const char *path, enum hs_links links, void *buffer,
                size_t capacity, struct hs_cached_file *file)
 {
     int fd = open_below(root, path, links);
-    bool done;
+    struct stat st;
 
     if (fd < 0) return false;
-    done = read_whole(fd, buffer, capacity, file);
-    close(fd);
-    return done;
+    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
+        close(fd);
+        return false;
+    }
+    file->fd = fd;
+    file->inode = st.st_ino;
+    file->size = st.st_size;
+    file->mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+    if ((uint64_t)st.st_size <= capacity &&
+        (st.st_size == 0 || hs_read_resident(fd, buffer, (size_t)st.st_size, 0) == st.st_size)) {
+        close(fd);
+        file->fd = -1;
+    }
+    return true;
 }

@@ -7,9 +7,10 @@
 
 #include <errno.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 static VALUE sendfile;
-static ID id_copy_small, id_turn, id_io, id_sendfile, id_buffered, id_head;
+static ID id_copy_small, id_turn, id_io, id_sendfile, id_buffered, id_head, id_for_fd;
 
 static hs_method *
 method_named(VALUE name)
@@ -303,30 +304,47 @@ native_resident_p(VALUE self, VALUE file, VALUE offset, VALUE len)
                : Qfalse;
 }
 
-/* What read_cached reads at most. It lies on the stack, which for a fiber is small. */
+/* A file up to this size is read at once. It lies on the stack, which for a fiber is small. */
 enum { CACHED_MAX = 32 * 1024 };
 
+static VALUE
+file_for(VALUE fd)
+{
+    return rb_funcall(rb_cFile, id_for_fd, 2, fd, rb_str_new_cstr("rb"));
+}
+
 /*
- * Native.read_cached(root, path, links) -> [content, inode, size, mtime in ns], or nil
+ * Native.open_cached(root, path, links) -> [content or File, inode, size, mtime in ns], or nil
  *
- * The whole of a regular file below root, where it is small and nothing of it, neither a name on the
- * way nor a byte, has to be waited for; so the GVL is kept. nil: it is another case, whatever it is.
- * links: an enum hs_links.
+ * A regular file below root, where no name on the way has to be waited for; so the GVL is kept. Its
+ * content, where it is small and in the page cache. nil: it is another case, whatever it is. links: an
+ * enum hs_links.
  */
 static VALUE
-native_read_cached(VALUE self, VALUE root, VALUE path, VALUE links)
+native_open_cached(VALUE self, VALUE root, VALUE path, VALUE links)
 {
     char content[CACHED_MAX];
     const char *root_name = StringValueCStr(root);
     const char *path_name = StringValueCStr(path);
     unsigned policy = NUM2UINT(links);
     struct hs_cached_file file;
+    VALUE source;
+    int failed = 0;
 
     (void)self;
     if (policy > HS_LINKS_REFUSE) rb_raise(rb_eArgError, "no such policy: %u", policy);
-    if (!hs_read_cached(root_name, path_name, policy, content, sizeof(content), &file)) return Qnil;
-    return rb_ary_new_from_args(4, rb_str_new(content, (long)file.size), ULL2NUM(file.inode),
-                                SIZET2NUM(file.size), LL2NUM(file.mtime_ns));
+    if (!hs_open_cached(root_name, path_name, policy, content, sizeof(content), &file)) return Qnil;
+    if (file.fd < 0) {
+        source = rb_str_new(content, (long)file.size);
+    } else {
+        source = rb_protect(file_for, INT2FIX(file.fd), &failed);
+        if (failed) {
+            close(file.fd);
+            rb_jump_tag(failed);
+        }
+    }
+    return rb_ary_new_from_args(4, source, ULL2NUM(file.inode), OFFT2NUM(file.size),
+                                LL2NUM(file.mtime_ns));
 }
 
 /* Native.read_in(file, offset, len) -> nil: reads it into the page cache, waiting without the GVL */
@@ -372,6 +390,7 @@ hs_init_native(VALUE mSendfile)
     sendfile = mSendfile;
     id_copy_small = rb_intern("copy_small");
     id_turn = rb_intern("turn");
+    id_for_fd = rb_intern("for_fd");
     id_io = rb_intern("io");
     id_sendfile = rb_intern("sendfile");
     id_buffered = rb_intern("buffered");
@@ -383,7 +402,7 @@ hs_init_native(VALUE mSendfile)
     rb_define_singleton_method(mNative, "wait", native_wait, 3);
     rb_define_singleton_method(mNative, "regular_size", native_regular_size, 1);
     rb_define_singleton_method(mNative, "resident?", native_resident_p, 3);
-    rb_define_singleton_method(mNative, "read_cached", native_read_cached, 3);
+    rb_define_singleton_method(mNative, "open_cached", native_open_cached, 3);
     rb_define_singleton_method(mNative, "read_in", native_read_in, 3);
     rb_define_singleton_method(mNative, "count", native_count, 2);
     rb_define_singleton_method(mNative, "counted", native_counted, 1);

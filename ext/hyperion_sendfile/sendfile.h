@@ -103,17 +103,19 @@ ssize_t hs_read_resident(int fd, void *buffer, size_t size, off_t offset);
 bool hs_resident(int fd, off_t offset, off_t length);
 
 /*
- * cached_openat2.c or cached_none.c: the whole of the regular file that path names below root, where nothing
- * of it has to be waited for and it fits into the buffer; false: another way has to be taken, for whatever
- * reason. links: as the Rack app Files has it.
+ * cached_openat2.c or cached_none.c: the regular file that path names below root, where nothing on the way
+ * has to be waited for. It is read whole into the buffer where it fits and is in the page cache, and fd is
+ * -1; else fd is open for reading. false: another way has to be taken, for whatever reason. links: as the
+ * Rack app Files has it.
  */
 enum hs_links { HS_LINKS_INSIDE, HS_LINKS_FOLLOW, HS_LINKS_REFUSE };
 struct hs_cached_file {
+    int fd;
     uint64_t inode;
-    size_t size;
+    off_t size;
     int64_t mtime_ns;
 };
-bool hs_read_cached(const char *root, const char *path, enum hs_links links, void *buffer,
+bool hs_open_cached(const char *root, const char *path, enum hs_links links, void *buffer,
                     size_t capacity, struct hs_cached_file *file);
 
 /* stats.c: the first three are ours, the others mean what lib/ says that they mean. */

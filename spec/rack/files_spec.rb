@@ -29,7 +29,7 @@ RSpec.describe S::Files do
   it_behaves_like "a file server"
 
   context "where nothing is in memory yet" do
-    before { allow(S.const_get(:Native)).to receive(:read_cached) }
+    before { allow(S.const_get(:Native)).to receive(:open_cached) }
 
     it_behaves_like "a file server"
 
@@ -174,6 +174,7 @@ RSpec.describe S::Files do
 
   describe "a file" do
     it "that is not the one whose name was judged is not served (without /proc)" do
+      allow(S.const_get(:Native)).to receive(:open_cached)
       stub_const("Hyperion::Http::Sendfile::Files::Root::HAS_DESCRIPTORS", false)
       replace("file", RackSite::LARGE)
       replace("other", RackSite::LARGE)

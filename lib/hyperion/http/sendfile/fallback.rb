@@ -64,7 +64,7 @@ module Hyperion
           io.stat.size if io.stat.file?
         end
 
-        def self.read_cached(_root, _path, _links); end
+        def self.open_cached(_root, _path, _links); end
 
         def self.resident?(_file, _offset, _len)
           true

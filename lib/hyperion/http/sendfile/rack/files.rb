@@ -99,7 +99,7 @@ module Hyperion
         def serving(request, path)
           env = request.respond_to?(:env) ? request.env : request
           method = env["REQUEST_METHOD"]
-          from_file(env, method, Root.open(path), path, path, nil) || not_found(method)
+          serve(env, method, Root.open(path), path, path, nil) || not_found(method)
         rescue Errno::EACCES, Errno::EPERM
           refuse(403, method)
         end
@@ -142,16 +142,12 @@ module Hyperion
         end
 
         def identity(env, method, path)
-          at_once(env, method, path, path, nil) || from_file(env, method, @root.open(path), path, path, nil)
+          serve(env, method, @root.open(path), path, path, nil)
         end
 
         def sibling(env, method, path, coding, suffix)
           name = path + suffix
-          response = at_once(env, method, name, path, coding)
-          # Most files have none, and an exception costs more than a stat(2).
-          return response if response || !File.exist?(@root.join(name))
-
-          from_file(env, method, @root.open(name), name, path, coding)
+          serve(env, method, @root.open_if_there(name), name, path, coding)
         end
 
         def not_acceptable(env, method, path)
@@ -162,30 +158,19 @@ module Hyperion
           refuse(406, method, "vary" => @fields["vary"])
         end
 
-        # A small file, all of which is in memory.
-        #
+        # @param found [Array, nil] as {Root.open}; a file is closed, unless the body owns it
         # @param path [String] of that file
         # @param name [String] what the client calls it
-        # @return [Array, nil] nil: it is another case
-        def at_once(env, method, path, name, coding)
-          return if @known[coding][path]&.size.to_i > Root::CACHED_MAX
+        # @return [Array, nil] nil: there is nothing
+        def serve(env, method, found, path, name, coding)
+          return unless found
 
-          content, *facts = @root.read_cached(path)
-          respond(env, method, content, representation(facts, path, name, coding)) if content
-        end
-
-        # @param file [File, nil] is closed, unless the body owns it
-        # @return [Array, nil] nil: it is no regular file
-        def from_file(env, method, file, path, name, coding)
-          stat = file&.stat
-          return unless stat&.file?
-
-          facts = [stat.ino, stat.size, Representation.mtime_of(stat)]
-          response = respond(env, method, file, representation(facts, path, name, coding))
+          source, *facts = found
+          response = respond(env, method, source, representation(facts, path, name, coding))
           kept = FileBody === response.last
           response
         ensure
-          file&.close unless kept
+          source.close if File === source && !kept
         end
 
         def representation(facts, path, name, coding)

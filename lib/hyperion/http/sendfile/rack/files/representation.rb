@@ -16,13 +16,6 @@ module Hyperion
             Process.clock_gettime(Process::CLOCK_REALTIME, :second)
           end
 
-          # @param stat [File::Stat]
-          # @return [Integer] nanoseconds since 1970
-          def self.mtime_of(stat)
-            mtime = stat.mtime
-            (mtime.to_i * NANOSECONDS) + mtime.nsec
-          end
-
           # @return [Integer] bytes
           attr_reader :size
           # @return [String, nil]

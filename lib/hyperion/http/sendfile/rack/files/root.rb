@@ -5,19 +5,17 @@ module Hyperion
   module Http
     module Sendfile
       class Files
-        # Symbolic links are judged by the descriptor, after opening: what was judged is what will be read,
-        # whatever happens to the names meanwhile. The root itself may be a link that changes, as a
+        # Symbolic links are judged by the kernel on the way (openat2(2) with RESOLVE_BENEATH) or by the descriptor
+        # after opening: what was judged is what will be read, whatever happens to the names meanwhile. The root itself may be a link that changes, as a
         # deployment's `current` does.
         #
-        # Where there is no /proc, the name is resolved a second time and compared with the descriptor by
+        # Where there is neither openat2(2) nor /proc, the name is resolved a second time and compared with the descriptor by
         # device and inode; who can change folders between these two steps can then reach a file outside.
         # Hard links are not seen anywhere.
         # @api private
         class Root
           # Opening must not wait for the other end of a FIFO, nor get a controlling terminal.
           FLAGS = File::RDONLY | File::NONBLOCK | File::NOCTTY | File::BINARY
-          # Bytes of a file that {#read_cached} reads at most.
-          CACHED_MAX = 32 * 1024
           # By the names that the extension has for them.
           POLICIES = { inside: 0, follow: 1, refuse: 2 }.freeze
           DESCRIPTORS = "/proc/self/fd"
@@ -42,46 +40,60 @@ module Hyperion
           end
 
           # @param path [String] as {RequestPath.resolve} returns it
+          # @return [Array, nil] as {Root.open}; nil also where the file is reached by a symbolic link that is not
+          #   allowed
+          # @raise [SystemCallError] it can't be opened for another reason
+          def open(path)
+            open_cached(path) || open_waiting(path)
+          end
+
+          # As {#open}, for what most likely is not there: an exception costs more than a stat(2).
+          #
+          # @param (see #open)
+          # @return (see #open)
+          # @raise (see #open)
+          def open_if_there(path)
+            open_cached(path) || (open_waiting(path) if File.exist?(join(path)))
+          end
+
+          # @param path [String] absolute
+          # @yieldparam file [File] what is open
+          # @yieldreturn [Boolean] whether it may be used
+          # @return [Array(File, Integer, Integer, Integer), nil] open for reading, with its inode, size, and mtime in
+          #   nanoseconds; a small file may be there as a String, read; nil: there is no regular file of that name
+          def self.open(path)
+            file = File.new(path, FLAGS)
+            stat = file.stat
+            found = [file, stat.ino, stat.size, nanoseconds(stat.mtime)] if stat.file? && (!block_given? || yield(file))
+          rescue Errno::ENOENT, Errno::ENOTDIR, Errno::ENAMETOOLONG, Errno::ELOOP, Errno::ENXIO, Errno::ENODEV
+            nil
+          ensure
+            file&.close unless found
+          end
+
+          def self.nanoseconds(time)
+            (time.to_i * 1_000_000_000) + time.nsec
+          end
+          private_class_method :nanoseconds
+
+          private
+
+          def open_cached(path)
+            Native.open_cached(@bytes, path, @policy)
+          end
+
+          def open_waiting(path)
+            Root.open(join(path)) { |file| allowed?(file, path) }
+          end
+
           # @return [String] where that is
           def join(path)
             @prefix + path
           end
 
-          # The whole of a small file, where it is to be had in one go and without waiting.
-          #
-          # @param path [String] as {RequestPath.resolve} returns it
-          # @return [Array(String, Integer, Integer, Integer), nil] content, inode, size, mtime in nanoseconds;
-          #   nil: it has to be opened
-          def read_cached(path)
-            Native.read_cached(@bytes, path, @policy)
-          end
-
-          # @param path [String] as {RequestPath.resolve} returns it
-          # @return [File, nil] open for reading; not necessarily a regular file. nil: there is nothing, or it is
-          #   reached by a symbolic link that is not allowed
-          # @raise [SystemCallError] it can't be opened for another reason
-          def open(path)
-            file = Root.open(join(path))
-            return file if file.nil? || @symlinks == :follow || allowed?(file, path)
-
-            file.close
-            nil
-          rescue SystemCallError
-            file&.close
-            raise
-          end
-
-          # @param path [String] absolute
-          # @return [File, nil] nil: there is nothing of that name that could be a file
-          def self.open(path)
-            File.new(path, FLAGS)
-          rescue Errno::ENOENT, Errno::ENOTDIR, Errno::ENAMETOOLONG, Errno::ELOOP, Errno::ENXIO, Errno::ENODEV
-            nil
-          end
-
-          private
-
           def allowed?(file, path)
+            return true if @symlinks == :follow
+
             target = target_of(file, path) or return false
             (@real && matches?(target, path, @real)) || matches?(target, path, @real = real_root)
           end
