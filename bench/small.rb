@@ -245,8 +245,8 @@ end
 
 FULL = {
   sizes: SIZES, any_sizes: ANY_SIZES, links: %w[loopback veth], rounds: 400, packets: 200,
-  many: Measured.new(rounds: 8, responses: 800, seconds: 0.1, hiccups: 100),
-  one: Measured.new(rounds: 8, responses: 120, seconds: 0.1, hiccups: 100)
+  many: Measured.new(rounds: 6, responses: 800, seconds: 0.08, hiccups: 100),
+  one: Measured.new(rounds: 6, responses: 120, seconds: 0.08, hiccups: 100)
 }.freeze
 QUICK = {
   sizes: [8 * KIB], any_sizes: [60_000, Bench::MIB], links: %w[loopback], rounds: 40, packets: 20,
