@@ -5,9 +5,9 @@ module Hyperion
   module Http
     module Sendfile
       class Files
-        # Symbolic links are judged by the kernel on the way (openat2(2) with RESOLVE_BENEATH) or by the descriptor
-        # after opening: what was judged is what will be read, whatever happens to the names meanwhile. The root itself may be a link that changes, as a
-        # deployment's `current` does.
+        # Symbolic links are judged by the kernel on the way (openat2(2) with RESOLVE_BENEATH) or by the
+        # descriptor after opening: what was judged is what will be read, whatever happens to the names
+        # meanwhile. The root itself may be a link that changes, as a deployment's `current` does.
         #
         # Where there is neither openat2(2) nor /proc, the name is resolved a second time and compared with the descriptor by
         # device and inode; who can change folders between these two steps can then reach a file outside.
