@@ -9,11 +9,13 @@ module Bench
   class Chart
     WIDTH = 1000
     HEIGHT = 440
+    # Characters that fit beside each other.
+    LABEL_ROOM = 60
     # Told apart by the colour-blind, too (Okabe and Ito).
     OURS = [["#D55E00", 3], ["#F0A060", 2], ["#8C3D00", 2]].freeze # and their widths
     REFERENCES = %w[#000000 #999999].freeze
     OTHERS = %w[#0072B2 #009E73 #CC79A7 #56B4E9 #E69F00 #882255 #7F7F7F #999933 #44AA99].freeze
-    private_constant :WIDTH, :HEIGHT, :OURS, :REFERENCES, :OTHERS
+    private_constant :WIDTH, :HEIGHT, :LABEL_ROOM, :OURS, :REFERENCES, :OTHERS
 
     # One above the other in one file. Returns whether there is a picture now.
     def self.draw(charts, path)
@@ -97,6 +99,7 @@ module Bench
         set style fill solid 0.9 noborder
         set errorbars small linecolor rgb "#333333" linewidth 1
         set offsets 0, 0, graph 0.05, 0
+        #{"set xtics rotate by -20" if @places.sum(&:size) > LABEL_ROOM}
       GNUPLOT
     end
 
