@@ -45,6 +45,9 @@ module Hyperion
 
         # A transfer to the socket below the connection.
         class Transfer < Sendfile::Transfer
+          STEP = 1024 * 1024
+          private_constant :STEP
+
           def initialize(ssl, *rest)
             super(ssl.to_io, *rest)
           end
@@ -56,6 +59,11 @@ module Hyperion
           # Whichever of the native ways it is.
           def route=(_way)
             super(:ktls)
+          end
+
+          # What the kernel encrypts in one call before other fibers get their turn.
+          def step_length
+            next_chunk(STEP)
           end
 
           # Whichever of them the bytes take.

@@ -7,8 +7,6 @@ module Hyperion
     module Sendfile
       # @api private
       module NativeRoute
-        # What a fiber sends before it lets others run.
-        STEP = 1024 * 1024
         # Whether a head can be held back until its body comes; elsewhere sendfile takes it along.
         MSG_MORE = Sendfile.platform_tag == :linux
         private_constant :MSG_MORE
@@ -23,7 +21,7 @@ module Hyperion
           end
 
           def call(transfer)
-            length = @wait ? transfer.remaining : transfer.next_chunk(STEP)
+            length = @wait ? transfer.remaining : transfer.step_length
             Native.transfer(transfer.out, transfer.file, transfer.position, length, @method,
                             transfer.head, transfer.head_sent, @wait && transfer.timeout, transfer.report?,
                             transfer.ktls?) { |bytes, head_bytes| transfer.advance(bytes, head_bytes) }
@@ -64,7 +62,7 @@ module Hyperion
           private
 
           def primitive(transfer, &block)
-            Sendfile.copy(transfer.out, transfer.file, transfer.position, transfer.next_chunk(STEP), &block)
+            Sendfile.copy(transfer.out, transfer.file, transfer.position, transfer.step_length, &block)
           end
         end
 
@@ -78,7 +76,7 @@ module Hyperion
             return false unless pipe
 
             Native.widen_pipe(pipe.last)
-            Loop.run(transfer, waiter, new(pipe, waiter.steps_wait?))
+            Loop.run(transfer, waiter, new(pipe))
           ensure
             pipe&.each(&:close)
           end
@@ -90,17 +88,15 @@ module Hyperion
           end
           private_class_method :open_pipe
 
-          def initialize(pipe, whole)
+          def initialize(pipe)
             @pipe_r, @pipe_w = pipe
-            @whole = whole
           end
 
           private
 
           def primitive(transfer, &block)
-            length = @whole ? transfer.remaining : transfer.next_chunk(STEP)
-            Sendfile.copy_splice_into_pipe(transfer.out, transfer.file, transfer.position, length, @pipe_r, @pipe_w,
-                                           &block)
+            Sendfile.copy_splice_into_pipe(transfer.out, transfer.file, transfer.position, transfer.step_length,
+                                           @pipe_r, @pipe_w, &block)
           end
         end
 

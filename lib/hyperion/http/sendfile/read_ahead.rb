@@ -7,8 +7,8 @@ module Hyperion
     module Sendfile
       # @api private
       module ReadAhead
-        # Bytes that are asked for, and if need be read in, at a time.
-        WINDOW = 2 * 1024 * 1024
+        # Bytes that are asked for, and if need be read in, at a time: no less than one attempt sends.
+        WINDOW = 4 * 1024 * 1024
         # Threads that read for one event loop at the same time.
         READERS = 4
         private_constant :WINDOW, :READERS

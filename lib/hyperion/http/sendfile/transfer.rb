@@ -31,7 +31,7 @@ module Hyperion
           @sent = 0
           @timeout = timeout
           @progress = progress
-          @idle = 0
+          @idle = @patient = 0
           @resident_until = offset
           start
         end
@@ -115,6 +115,12 @@ module Hyperion
           left < 2 * limit ? left / 2 : limit
         end
 
+        # What a single attempt is asked to send: all there is, since at the end of what it was asked for it
+        # lets go of a short segment. It stops by itself before it keeps an event loop waiting.
+        def step_length
+          remaining
+        end
+
         # Counts what went out, of the region and of the head.
         def advance(bytes, head_bytes = 0)
           return if bytes.zero? && head_bytes.zero?
@@ -122,7 +128,7 @@ module Hyperion
           @head_sent += head_bytes
           @head_left -= head_bytes
           @sent += bytes
-          @idle = 0
+          @idle = @patient = 0
           @queued = nil
           start
           @progress.call(@sent) if @progress && bytes.positive?
@@ -158,6 +164,13 @@ module Hyperion
         # One more time the destination was ready, and we have yet to see it take something.
         def idle!
           @idle += 1
+        end
+
+        # How many waits in a row have ended without an event.
+        attr_reader :patient
+
+        def patient!
+          @patient += 1
         end
 
         def timed_out

@@ -5,9 +5,10 @@ module Hyperion
   module Http
     module Sendfile
       # Each waiter answers `steps_wait?` (whether a step of the native route may wait by itself),
-      # `prepare(transfer)` (before each step), `wait(io, writable, seconds)` (whether the event came; it
-      # may give up earlier), `turn(transfer)` (between two steps that both moved something),
-      # `pause(seconds)`, `run` (what waits by itself) and `limits?` (whether Timeout can end that).
+      # `prepare(transfer)` (before each step), `wait(io, writable, seconds)` (whether the event came),
+      # `limit(seconds, transfer)` (how long such a wait may be at most), `turn(transfer)` (between two steps
+      # that both moved something), `pause(seconds)`, `run` (what waits by itself) and `limits?` (whether
+      # Timeout can end that).
       # @api private
       module Waiters
         # @return [Module] the waiter for whoever is calling
@@ -34,8 +35,8 @@ module Hyperion
             waiter.pause([0.001 * (2**[transfer.idle - 3, 5].min), patience].compact.min)
             transfer.idle!
           else
-            ready = waiter.wait(transfer.io, writable, patience)
-            transfer.idle! if ready
+            ready = waiter.wait(transfer.io, writable, waiter.limit(patience, transfer))
+            ready ? transfer.idle! : transfer.patient!
           end
           return unless patience
 
@@ -75,8 +76,10 @@ module Hyperion
         private_constant :SOON
 
         # Seconds: no wait by a scheduler is longer, since it may not hear that another thread has closed
-        # the IO, or that the reader of a pipe is gone.
+        # the IO, or that the reader of a pipe is gone. Doubled from one wait to the next, so that a crowd of
+        # stalled clients costs little.
         LOOK_AGAIN = 0.15
+        LOOK_AGAIN_DOUBLINGS = 3
 
         # Every wait goes through the scheduler, and so does the end of every step.
         module InFiber
@@ -92,8 +95,12 @@ module Hyperion
           end
 
           def wait(io, writable, seconds)
-            seconds = LOOK_AGAIN unless seconds && seconds < LOOK_AGAIN
             !(writable ? io.wait_writable(seconds) : io.wait_readable(seconds)).nil?
+          end
+
+          def limit(seconds, transfer)
+            longest = LOOK_AGAIN * (2**[transfer.patient, LOOK_AGAIN_DOUBLINGS].min)
+            seconds && seconds < longest ? seconds : longest
           end
 
           # Also where the socket is always ready: waiting for it is what lets other fibers run.
@@ -131,6 +138,11 @@ module Hyperion
 
           def wait(io, writable, seconds)
             Native.wait(io, writable, seconds)
+          end
+
+          # A close elsewhere wakes it.
+          def limit(seconds, _transfer)
+            seconds
           end
 
           # Threads take turns by themselves.

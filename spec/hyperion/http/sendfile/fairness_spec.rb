@@ -8,7 +8,7 @@ require "rbconfig"
 
 module Fairness
   REGION = 24 << 20
-  STEP = 1 << 20 # what may go out between two turns of the other fibers
+  STEP = 4 << 20 # what may go out between two turns of the other fibers
   SOL_SNDBUFFORCE = 32
   ROOM = 512 << 20 # for all of REGION at once, with the kernel's bookkeeping
 
