@@ -9,8 +9,9 @@ module Hyperion
         # descriptor after opening: what was judged is what will be read, whatever happens to the names
         # meanwhile. The root itself may be a link that changes, as a deployment's `current` does.
         #
-        # Where there is neither openat2(2) nor /proc, the name is resolved a second time and compared with the descriptor by
-        # device and inode; who can change folders between these two steps can then reach a file outside.
+        # Where there is neither openat2(2) nor /proc, the name is resolved a second time and compared with the
+        # descriptor by device and inode; who can change folders between these two steps can then reach a file
+        # outside.
         # Hard links are not seen anywhere.
         # @api private
         class Root
