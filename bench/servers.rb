@@ -13,7 +13,8 @@ CLAIM = <<~TEXT.tr("\n", " ").strip
   Falcon with Hyperion::Http::Sendfile::Files instead of Rack::Files answer 1.5 times as many requests for 8 KiB and 3
   times as many for a range of 8 MiB; a whole MiB no fewer on Puma, which sends that by IO.copy_stream already, and 1.8
   times as many on Falcon. The example server, and either of them, comes to 0.8 of nginx with one worker at 1 MiB, and to
-  0.9 with the range. wrk runs on the same machine, so where it is the slower end the servers come out alike: CPU per
+  0.9 with the range. Middleware takes over the bodies of Rack::Files; the protocol is Hyperion::Http::Sendfile::Falcon,
+  without which Falcon gets a file in pieces. wrk runs on the same machine, so where it is the slower end the servers come out alike: CPU per
   response tells them apart.
 TEXT
 
@@ -36,8 +37,10 @@ EXAMPLE = "example server"
 NGINX = "nginx, one worker"
 PUMA = "Puma, Rack::Files"
 PUMA_FILES = "Puma, Files"
+PUMA_MIDDLEWARE = "Puma, Rack::Files, Middleware"
 FALCON = "Falcon, Rack::Files"
-FALCON_FILES = "Falcon, Files"
+FALCON_FILES = "Falcon, Files, protocol"
+FALCON_PLAIN = "Falcon, Files"
 ITSI = "itsi, Rack::Files"
 
 Peers = Bench::ServerPeers
@@ -45,8 +48,10 @@ PEERS = {
   EXAMPLE => ->(dir, port, **) { Peers.example(dir, port) },
   PUMA => ->(dir, port, **) { Peers.puma(dir, port, "Rack::Files") },
   PUMA_FILES => ->(dir, port, **) { Peers.puma(dir, port, "Files") },
+  PUMA_MIDDLEWARE => ->(dir, port, **) { Peers.puma(dir, port, "Middleware") },
   FALCON => ->(dir, port, **) { Peers.falcon(dir, port, "Rack::Files", "Async::HTTP::Protocol::HTTP") },
   FALCON_FILES => ->(dir, port, **) { Peers.falcon(dir, port, "Files", "Hyperion::Http::Sendfile::Falcon") },
+  FALCON_PLAIN => ->(dir, port, **) { Peers.falcon(dir, port, "Files", "Async::HTTP::Protocol::HTTP") },
   ITSI => ->(dir, port, install:) { Peers.itsi(dir, port, "Rack::Files", install: install) },
   NGINX => ->(dir, port, **) { Peers.nginx(dir, port) }
 }.freeze

@@ -11,4 +11,9 @@ when "Rack::Files"
 when "Files"
   require "hyperion/http/sendfile/rack"
   run Hyperion::Http::Sendfile::Files.new(root)
+when "Middleware"
+  require "hyperion/http/sendfile/rack"
+  require "rack/files"
+  use Hyperion::Http::Sendfile::Middleware
+  run Rack::Files.new(root)
 end

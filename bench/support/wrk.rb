@@ -1,5 +1,7 @@
 # frozen_string_literal: true
 
+require "io/wait"
+
 module Bench
   # wrk asks as fast as it is answered, over several kept-alive connections.
   module Wrk
@@ -26,7 +28,8 @@ module Bench
       options = fields.flat_map { |field| ["-H", field] }
       pipe = IO.popen(["wrk", "-t1", "-c#{connections}", "-d#{UNTIL_TOLD}", *options, url], err: %i[child out])
       sleep(seconds)
-      Process.kill(:INT, pipe.pid)
+      # One that comes before wrk has gone to sleep would not wake it.
+      Process.kill(:INT, pipe.pid) until pipe.wait_readable(0.2)
       said = pipe.read
       raise Failed, said if said.match?(FAILED) || !said.match?(RATE)
 
