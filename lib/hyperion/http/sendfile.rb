@@ -121,7 +121,7 @@ module Hyperion
         # @raise [TypeError] it is no destination
         def fast_path_kind(out)
           return supported? ? :native : :userspace if IO === out || Integer === out
-          return ktls?(out) ? :ktls : :tls_userspace if tls?(out)
+          return !out.closed? && Native.ktls?(out.to_io) ? :ktls : :tls_userspace if tls?(out)
           return :userspace if out.respond_to?(:write)
 
           raise TypeError, "out must be an IO, a file descriptor, or answer write, not #{out.class}"
@@ -224,7 +224,7 @@ module Hyperion
           return Native.flushed?(out) if IO === out
           return Ktls.flushed?(out) if transfer.ktls?
 
-          !tls?(out) || out.sync
+          !tls?(out) || out.sync || TlsRoute.flushed?(out)
         end
       end
     end

@@ -30,7 +30,7 @@ module Hyperion
         #   SSLSocket
         # @see https://docs.kernel.org/networking/tls.html
         def ktls?(ssl)
-          tls?(ssl) && !ssl.closed? && Native.ktls?(ssl.to_io)
+          tls?(ssl) && fast_path_kind(ssl) == :ktls
         end
       end
 
@@ -39,8 +39,7 @@ module Hyperion
         # Whether Ruby holds nothing back for the connection. An SSLSocket tells that of its buffer nowhere;
         # where it can't be seen, it is to be flushed.
         def self.flushed?(ssl)
-          held = ssl.instance_variable_get(:@wbuf)
-          String === held && held.empty? && Native.flushed?(ssl.to_io)
+          TlsRoute.flushed?(ssl) && Native.flushed?(ssl.to_io)
         end
 
         # A transfer to the socket below the connection.

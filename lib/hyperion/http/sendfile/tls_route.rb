@@ -30,7 +30,7 @@ module Hyperion
             @ssl = ssl
             @io = io
             @buffer = String.new(capacity: RECORD)
-            ssl.flush # what a write that was interrupted has left there
+            ssl.flush unless TlsRoute.flushed?(ssl) # a write that was interrupted leaves its rest there
           end
 
           # Back to malloc while it is still in the processor's cache: the next call will get it.
@@ -44,6 +44,13 @@ module Hyperion
           end
         end
         private_constant :Records
+
+        # Whether OpenSSL's Ruby side holds nothing back for the connection. It tells nowhere; where its
+        # buffer can't be seen, it is to be flushed.
+        def self.flushed?(ssl)
+          held = ssl.instance_variable_get(:@wbuffer)
+          String === held && held.empty?
+        end
 
         # @return [true]
         def self.run(transfer, waiter)
