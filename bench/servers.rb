@@ -146,7 +146,7 @@ def check(report, title, loads)
 end
 
 SETTINGS = {
-  quick: { rounds: 4, seconds: 0.2, traced: 0, requests: ["206, 8 MiB"], peers: [EXAMPLE, PUMA, PUMA_FILES, NGINX] },
+  quick: { rounds: 3, seconds: 0.4, traced: 0, requests: ["206, 8 MiB"], peers: [EXAMPLE, PUMA, PUMA_FILES, NGINX] },
   full: { rounds: 7, seconds: 1, traced: 50, requests: REQUESTS.keys, peers: PEERS.keys }
 }.freeze
 
