@@ -158,15 +158,20 @@ end
 class Comparison
   attr_reader :length
 
-  def self.of(length, rounds, situation)
+  # @param epochs [Integer] how often all connections are made anew: two of the same way can differ for good in what the
+  #   kernel has made of their buffers and windows
+  def self.of(length, rounds, epochs, situation)
     responses = length <= SMALL.max ? CONNECTIONS : [STRETCH / length, 1].max
-    costs = prepare(length, responses, ways(length, C_LOOPS, NOISE, OUR_WAYS, OTHER_WAYS)) do |file, ways|
-      Bench::Measure.interleave(ways, rounds: rounds) do |name, (way, connections)|
-        Bench.progress("paths: #{Bench.size(length)}, #{situation}, #{name}")
-        connections.respond { |sockets| cost(sockets, file, length, way) }
+    ways = ways(length, C_LOOPS, NOISE, OUR_WAYS, OTHER_WAYS)
+    costs = Array.new(epochs) do
+      prepare(length, responses, ways) do |file, connected|
+        Bench::Measure.interleave(connected, rounds: (rounds / epochs.to_f).ceil) do |name, (way, connections)|
+          Bench.progress("paths: #{Bench.size(length)}, #{situation}, #{name}")
+          connections.respond { |sockets| cost(sockets, file, length, way) }
+        end
       end
     end
-    new(length, costs)
+    new(length, costs.reduce { |all, more| all.merge(more) { |_, own, others| own + others } })
   end
 
   # @param costs [Hash{String => Array<Cost>}] by way
@@ -302,16 +307,16 @@ end
 MIB = Bench::MIB
 FULL = {
   small: 500, large: { MIB / 4 => 60, MIB => 120, 4 * MIB => 120, 16 * MIB => 100, 64 * MIB => 30, 256 * MIB => 10 },
-  counted: [*SMALL, MIB / 4, MIB, 16 * MIB, 256 * MIB], calls: 20
+  epochs: 5, counted: [*SMALL, MIB / 4, MIB, 16 * MIB, 256 * MIB], calls: 20
 }.freeze
-QUICK = { small: 60, large: { MIB => 12 }, counted: [8 * Bench::KIB, MIB], calls: 5 }.freeze
+QUICK = { small: 60, large: { MIB => 12 }, epochs: 2, counted: [8 * Bench::KIB, MIB], calls: 5 }.freeze
 
-Bench.run("paths", CLAIM, quick: QUICK, full: FULL) do |report, small:, large:, counted:, calls:|
+Bench.run("paths", CLAIM, quick: QUICK, full: FULL) do |report, small:, large:, epochs:, counted:, calls:|
   report.skip(MMAP, "IO::Buffer.map is of use from Ruby 3.2 on") unless MMAP_THERE
   Bench.pin(0)
-  alone = SMALL.map { |length| Comparison.of(length, small, "alone") }
-  beside = beside_an_idle_thread { SMALL.map { |length| Comparison.of(length, small, "beside an idle thread") } }
-  larger = large.map { |length, rounds| Comparison.of(length, rounds, "alone") }
+  alone = SMALL.map { |length| Comparison.of(length, small, epochs, "alone") }
+  beside = beside_an_idle_thread { SMALL.map { |length| Comparison.of(length, small, epochs, "idle thread") } }
+  larger = large.map { |length, rounds| Comparison.of(length, rounds, epochs, "alone") }
 
   { "" => alone, ", beside an idle thread" => beside }.each do |situation, comparisons|
     comparisons.reject { |comparison| comparison.length < 4 * Bench::KIB }.each do |comparison|
