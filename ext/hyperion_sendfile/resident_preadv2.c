@@ -5,7 +5,7 @@
 #include <sys/uio.h>
 
 /* The page cache comes and goes in runs of pages; one in so many is asked for. */
-static const off_t PROBE_EVERY = 64 * 1024;
+static const off_t PROBE_EVERY = 128 * 1024;
 
 ssize_t
 hs_read_resident(int fd, void *buffer, size_t size, off_t offset)
