@@ -1,0 +1,20 @@
+# frozen_string_literal: true
+
+# Files on Falcon: bundle exec falcon-host examples/falcon.rb, with a config.ru in the current folder.
+require "falcon/environment/rackup"
+require "falcon/environment/server"
+require "hyperion/http/sendfile/falcon"
+
+service "files" do
+  include Falcon::Environment::Rackup
+  include Falcon::Environment::Server
+
+  root Dir.pwd
+  url "http://127.0.0.1:#{ENV.fetch("PORT", "9292")}"
+
+  # HTTP/1 goes by sendfile, HTTP/2 by async-http's own means. Not for https, which has nothing to gain.
+  endpoint_options({ reuse_address: true, protocol: Hyperion::Http::Sendfile::Falcon })
+
+  # Without Falcon's compression, which would give text other bytes under the same etag.
+  middleware { Protocol::Rack::Adapter.new(rack_app) }
+end
