@@ -39,9 +39,9 @@ native_splice_marked_unsupported_p(VALUE self)
  * by :head the head alone, held back to join the len bytes that follow), and the waiting between, all
  * under one release of the GVL. timeout: seconds without a byte, nil for none, false to make one
  * attempt and not wait at all. With report it returns :partial after each attempt that moved
- * something. With ktls it looks for a hang-up before each attempt. in is nil where nothing is read. However it is left, by an exception or a killed
- * thread too, the block first gets the bytes that went out, unless there were none. Besides the
- * statuses of copy: :timeout.
+ * something. With ktls it looks for a hang-up before each attempt. in is nil where nothing is read.
+ * However it is left, by an exception or a killed thread too, the block first gets the bytes that
+ * went out, unless there were none. Besides the statuses of copy: :timeout.
  */
 static VALUE
 native_transfer(int argc, VALUE *argv, VALUE self)
@@ -271,7 +271,7 @@ native_ktls_p(VALUE self, VALUE io)
     return hs_ktls_sends(hs_out_descriptor(io)) ? Qtrue : Qfalse;
 }
 
-/* Native.ktls_writable?(io) -> whether it polls writable; raises Errno::* when the connection has ended */
+/* Native.ktls_writable?(io) -> whether it polls writable; Errno::* when the connection has ended */
 static VALUE
 native_ktls_writable_p(VALUE self, VALUE io)
 {
