@@ -1,0 +1,40 @@
+# frozen_string_literal: true
+
+# A Rails application of one file: what it answers with a file goes by sendfile.
+#
+#   gem install railties puma && FILES=/some/folder puma examples/rails.ru, then http://127.0.0.1:9292/NAME
+require "action_controller/railtie"
+require "hyperion/http/sendfile/rack"
+
+# In an application of its own, the line with `insert_before` is all it takes, in config/application.rb.
+class Application < Rails::Application
+  config.secret_key_base = SecureRandom.hex(32)
+  config.eager_load = false
+  config.logger = Logger.new($stderr)
+  config.hosts.clear
+
+  # Outermost, so that no other middleware touches the body. Not together with config.action_dispatch.x_sendfile_header,
+  # which leaves the file to nginx or Apache.
+  config.middleware.insert_before 0, Hyperion::Http::Sendfile::Middleware, timeout: 30
+
+  routes.append { get "/*name", to: "files#show", format: false }
+end
+
+# Any file below a folder.
+class FilesController < ActionController::Base
+  FOLDER = ENV.fetch("FILES", Dir.pwd)
+
+  # send_file takes no Range. Files does, and can be mounted in config/routes.rb beside it:
+  #   mount Hyperion::Http::Sendfile::Files.new("storage"), at: "/files"
+  def show
+    path = File.realpath(params[:name], FOLDER)
+    return head(:not_found) unless path.start_with?("#{File.realpath(FOLDER)}/") && File.file?(path)
+
+    send_file path, disposition: "inline"
+  rescue SystemCallError
+    head :not_found
+  end
+end
+
+Application.initialize!
+run Rails.application

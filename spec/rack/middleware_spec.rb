@@ -1,0 +1,155 @@
+# frozen_string_literal: true
+
+# What the middleware takes over, and what it leaves alone. That the bytes arrive is for spec/servers.
+require "rack/body_proxy"
+require "rack/files"
+require "rack/lint"
+require "rack/mock_request"
+require "hyperion/http/sendfile/rack"
+
+RSpec.describe S::Middleware do
+  size = 100_003
+
+  # As send_file of a framework answers.
+  file_like = Class.new do
+    attr_reader :to_path, :closed
+
+    def initialize(path)
+      @to_path = path
+    end
+
+    def each
+      yield "read by the server"
+    end
+
+    def close
+      @closed = true
+    end
+  end
+
+  let(:socket) { Cleanup.close(UNIXSocket.pair.first) }
+  let(:path) { Payload.path(size) }
+  let(:body) { file_like.new(path) }
+  let(:headers) { { "x-first" => "1", "content-length" => size.to_s, "x-last" => "2" } }
+
+  before { allow(S::ServerSocket).to receive(:for).and_return(socket) }
+
+  def response(status, headers, body, env = {})
+    described_class.new(->(_) { [status, headers, body] }).call(env).tap do |_, _, answer|
+      Cleanup.later { answer.close if answer.respond_to?(:close) }
+    end
+  end
+
+  def segments(*answer)
+    body = response(*answer).last
+    body.segments if S::FileBody === body
+  end
+
+  def stock(headers = {})
+    Rack::Files.new(Payload.dir).call(Rack::MockRequest.env_for("/#{File.basename(path)}", headers))
+  end
+
+  it "takes over a body with a path, and leaves status and headers as they are" do
+    status, fields, answer = response(200, headers, body)
+    expect([status, fields, fields.to_a]).to eq([200, headers, headers.to_a])
+    expect([answer.segments, answer.file.path]).to eq([[[0, size]], path])
+  end
+
+  it "closes the app's body with its own" do
+    answer = response(200, headers, body).last
+    expect { answer.close }.to change(body, :closed).to(true)
+    expect(answer.file).to be_closed
+  end
+
+  it "leaves no file open" do
+    expect { response(200, headers, body).last.close }.not_to leak_fds
+    expect { response(200, headers.merge("content-length" => "1"), body) }.not_to leak_fds
+  end
+
+  it "announces the length of what has none" do
+    _, fields, answer = response(200, { "x" => "y" }.freeze, body)
+    expect(fields).to eq("x" => "y", "content-length" => size.to_s)
+    expect(answer).to be_a(S::FileBody)
+  end
+
+  it "takes over what Rack::Files answers, whole and one range, also in a BodyProxy" do
+    [[{}, [0, size]], [{ "HTTP_RANGE" => "bytes=7-90000" }, [7, 89_994]]].each do |request, region|
+      status, fields, body = stock(request)
+      expect(segments(status, fields, body)).to eq([region])
+      expect(segments(status, fields, Rack::BodyProxy.new(body) { nil })).to eq([region])
+    end
+  end
+
+  it "reads header names as Rack 2 has them, too" do
+    expect(segments(200, { "Content-Length" => size.to_s }, body)).to eq([[0, size]])
+    expect(segments(200, { "Transfer-Encoding" => "chunked" }, body)).to be_nil
+  end
+
+  it "can do with its own body, where something else iterates that" do
+    content = +""
+    response(200, headers, body).last.each { |chunk| content << chunk }
+    expect(content).to be_payload(payload(size))
+  end
+
+  describe "leaves alone" do
+    after { expect(@answer.last).to equal(@body) }
+
+    def leave(status, headers, body, env = {})
+      @body = body
+      @answer = response(status, headers, body, env)
+      expect(@answer.first(2)).to eq([status, headers])
+    end
+
+    it("several ranges") { leave(*stock({ "HTTP_RANGE" => "bytes=0-50000,60000-99999" })) }
+    it("a small range") { leave(*stock({ "HTTP_RANGE" => "bytes=0-20" })) }
+    it("bodies of other kinds") { leave(200, headers, ["x" * size]) }
+    it("a path that is nil") { leave(200, headers, file_like.new(nil)) }
+    it("a file that is not there") { leave(200, headers, file_like.new("#{path}-none")) }
+    it("a folder") { leave(200, headers, file_like.new(Payload.dir)) }
+    it("a length that is not the file's") { leave(200, headers.merge("content-length" => "5"), body) }
+    it("a range that is not the body's") { leave(206, headers.merge("content-range" => "bytes 0-9/#{size}"), body) }
+    it("a transfer coding") { leave(200, { "transfer-encoding" => "chunked" }, body) }
+    it("a response that hijacks") { leave(200, headers.merge("rack.hijack" => proc {}), body) }
+    it("a connection that was hijacked") { leave(200, headers, body, { "rack.hijack_io" => socket }) }
+    it("a response without a body") { [204, 304].each { |status| leave(status, headers, body) } }
+
+    it "a small file" do
+      leave(200, {}, file_like.new(Payload.path(1000)))
+    end
+
+    it "a FIFO, without waiting for its other end" do
+      fifo = File.join(Payload.dir, "fifo")
+      File.mkfifo(fifo)
+      Cleanup.later { File.delete(fifo) }
+      leave(200, {}, file_like.new(fifo))
+    end
+
+    it "what Rack::Lint wraps" do
+      env = Rack::MockRequest.env_for("/#{File.basename(path)}", "SERVER_PROTOCOL" => "HTTP/1.1")
+      leave(*Rack::Lint.new(Rack::Files.new(Payload.dir)).call(env))
+    end
+
+    it "everything, where there is no socket to write to" do
+      allow(S::ServerSocket).to receive(:for).and_return(nil)
+      leave(200, headers, body)
+    end
+  end
+end
+
+RSpec.describe S::ServerSocket do
+  it "has no socket for HEAD, for an unknown server, nor where Puma's name stands for something else" do
+    socket = Cleanup.close(UNIXSocket.pair.first)
+    [{ "REQUEST_METHOD" => "GET" }, { "REQUEST_METHOD" => "GET", "some.socket" => socket },
+     { "REQUEST_METHOD" => "HEAD", "puma.socket" => socket }, { "REQUEST_METHOD" => "GET", "puma.socket" => socket },
+     { "REQUEST_METHOD" => "GET", "protocol.http.request" => Object.new }].each do |env|
+      expect(described_class.for(env)).to be_nil
+    end
+  end
+
+  it "is open to no block but a server's" do
+    socket = Cleanup.close(UNIXSocket.pair.first)
+    expect(described_class.open?(socket, proc {}, 1)).to be(false)
+    expect(described_class.open?(socket, :itself.to_proc, 1)).to be(false)
+    expect(described_class.open?(socket, [].method(:push).to_proc, 1)).to be(false)
+  end
+end
