@@ -75,7 +75,7 @@ class Fleet
   # Until every server has passed its check.
   def settle(restart)
     600.times do
-      return if File.socket?(@admin) && restart.servers.values.all? { |row| row["check_status"] == "L7OK" }
+      return if File.socket?(@admin) && restart.up?
     rescue Errno::ECONNREFUSED
       next
     ensure

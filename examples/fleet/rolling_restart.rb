@@ -19,18 +19,19 @@ class RollingRestart
     @patience = patience
   end
 
-  # @yieldparam server [String] to be restarted; the block returns when its successor was started
+  # @yieldparam server [String] to be restarted; the block returns when the old process has ended and a new one begun
   def run
     servers.each_key do |server|
-      wait_for("#{server} and another to be up") { up?(server) && servers.count { |name, _| up?(name) } > 1 }
+      wait_for("all to be up, before #{server} is restarted") { up? }
       tell("set server #{@backend}/#{server} state drain")
       wait_for("the last response of #{server}") { servers.fetch(server).fetch("scur") == "0" }
       yield server
-      wait_for("#{server} to pass its health check") { servers.fetch(server).fetch("check_status") == "L7OK" }
     ensure
+      # What HAProxy knows is of the old process: down it is, until the new one has passed its checks.
+      tell("set server #{@backend}/#{server} health down")
       tell("set server #{@backend}/#{server} state ready")
     end
-    wait_for("all to be up") { servers.all? { |server, _| up?(server) } }
+    wait_for("all to be up") { up? }
   end
 
   # @return [Hash{String => Hash{String => String}}] what HAProxy counts of each server
@@ -41,11 +42,12 @@ class RollingRestart
     rows.select { |row| row["pxname"] == @backend && row["svname"] != "BACKEND" }.to_h { |row| [row["svname"], row] }
   end
 
-  private
-
-  def up?(server)
-    servers.fetch(server).fetch("status").start_with?("UP")
+  # @return [Boolean] whether every server passes its checks, and is none on its way up or down ("UP 1/2")
+  def up?
+    servers.values.all? { |row| row["status"] == "UP" && row["check_status"].end_with?("L7OK") }
   end
+
+  private
 
   def tell(command)
     UNIXSocket.open(@admin_socket) do |socket|
