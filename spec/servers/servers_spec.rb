@@ -124,6 +124,12 @@ RSpec.shared_examples "files over connections" do |name|
     expect(wire).to be_closed
   end
 
+  it "ends it behind a response to HTTP/1.0, which is whole" do
+    wire.send_request("GET", target(OnServers::LARGE), {}, version: "1.0")
+    expect(wire.answer("GET").body).to be_payload(payload(OnServers::LARGE))
+    expect(wire).to be_closed
+  end
+
   it "lets another body compress what it sends" do
     answer = wire.call("GET", target(OnServers::LARGE, "deflated"), "accept-encoding" => "gzip")
     expect(answer["content-encoding"]).to eq("gzip")
@@ -138,8 +144,8 @@ RSpec.shared_examples "files over connections" do |name|
 
   it "takes the direct way exactly where it is open" do
     direct = OnServers::DIRECT.include?(name) ? 1 : 0
-    { "files" => direct, "middleware" => direct, "logged" => direct, "linted" => 0, "deflated" => 0,
-      "lengthless" => name.match?(/unicorn|pitchfork/) ? direct : 0 }.each do |by, calls|
+    { "files" => direct, "middleware" => direct, "logged" => direct, "finished" => direct, "linted" => 0,
+      "deflated" => 0, "lengthless" => name.match?(/unicorn|pitchfork/) ? direct : 0 }.each do |by, calls|
       before = direct_calls
       fetch(target(OnServers::LARGE, by), { "accept-encoding" => "gzip" })
       expect([by, direct_calls - before]).to eq([by, calls])

@@ -48,6 +48,10 @@ apps = {
     status, headers, body = files.call(env)
     [status, headers.except("content-length"), body]
   end,
+  "finished" => lambda do |env|
+    (env["rack.response_finished"] || env["rack.after_reply"])&.push(->(*) {})
+    files.call(env)
+  end,
   "calls" => ->(_) { [200, { "content-type" => "text/plain" }, [Direct.calls.to_s]] }
 }
 site = RackSite.app(ENV.fetch("RACK_SITE", root))

@@ -14,9 +14,9 @@ class Wire
     @received = "".b
   end
 
-  def send_request(method, target, headers = {})
+  def send_request(method, target, headers = {}, version: "1.1")
     fields = { "host" => "127.0.0.1" }.merge(headers).map { |name, value| "#{name}: #{value}\r\n".b }
-    @socket.write("#{method} ".b << target.b << " HTTP/1.1\r\n" << fields.join << "\r\n")
+    @socket.write("#{method} ".b << target.b << " HTTP/#{version}\r\n" << fields.join << "\r\n")
   end
 
   # @param method [String] what was asked
@@ -36,7 +36,7 @@ class Wire
   def head
     fill until (size = @received.index("\r\n\r\n"))
     line, *fields = @received.slice!(0, size + 4).split("\r\n")
-    status = line[%r{\AHTTP/1\.1 (\d{3})(?: |\z)}, 1] or raise Broken, "no status line: #{line.inspect}"
+    status = line[%r{\AHTTP/1\.[01] (\d{3})(?: |\z)}, 1] or raise Broken, "no status line: #{line.inspect}"
 
     headers = Hash.new { |all, name| all[name] = [] }
     fields.each do |field|

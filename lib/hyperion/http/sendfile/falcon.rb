@@ -102,8 +102,8 @@ module Hyperion
           # @return [FileBody, Rack::BodyProxy, nil] what the app returned, if that is a FileBody or passes calls on to
           #   one; nil: something else, or something comes between that may change what is sent
           def regions_of(body)
-            body = body.body while ::Protocol::HTTP::Body::Completable === body
-            return unless ::Protocol::Rack::Body::Enumerable === body
+            body = body.body if body.instance_of?(::Protocol::HTTP::Body::Completable)
+            return unless body.instance_of?(::Protocol::Rack::Body::Enumerable)
 
             body = body.body
             body if FileBody === body || (::Rack::BodyProxy === body && body.respond_to?(:copy_to))
