@@ -164,6 +164,24 @@ plain_timeout(VALUE timeout)
            (RB_FLOAT_TYPE_P(timeout) && RFLOAT_VALUE(timeout) >= 0);
 }
 
+/* From one IO to another, which Ruby holds nothing back for. What else may be wrong, the primitives say. */
+static bool
+plain(VALUE out, VALUE in, VALUE len, VALUE timeout)
+{
+    return FIXNUM_P(len) && RB_TYPE_P(in, T_FILE) && plain_timeout(timeout) && hs_flushed(out);
+}
+
+/* Native.plain?(out, in, offset, len, head, timeout) -> true or false */
+static VALUE
+native_plain_p(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len, VALUE head, VALUE timeout)
+{
+    (void)self;
+    return plain(out, in, len, timeout) && FIXNUM_P(offset) && FIX2LONG(offset) >= 0 &&
+                   (NIL_P(head) || RB_TYPE_P(head, T_STRING))
+               ? Qtrue
+               : Qfalse;
+}
+
 /* Whether a fiber would keep its event loop waiting for a disk. */
 static bool
 would_stall_loop(VALUE in, VALUE offset, VALUE len)
@@ -189,8 +207,8 @@ native_copy_at_once(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len, VA
     VALUE moved;
 
     (void)self;
-    if (!FIXNUM_P(len) || FIX2LONG(len) > HS_SMALL_FILE_THRESHOLD || !RB_TYPE_P(in, T_FILE) ||
-        !plain_timeout(timeout) || !hs_flushed(out) || would_stall_loop(in, offset, len)) {
+    if (!plain(out, in, len, timeout) || FIX2LONG(len) > HS_SMALL_FILE_THRESHOLD ||
+        would_stall_loop(in, offset, len)) {
         return Qnil;
     }
     whole = FIX2LONG(len) + (RB_TYPE_P(head, T_STRING) ? RSTRING_LEN(head) : 0);
@@ -399,6 +417,7 @@ hs_init_native(VALUE mSendfile)
 
     rb_define_singleton_method(mNative, "transfer", native_transfer, -1);
     rb_define_singleton_method(mNative, "copy_at_once", native_copy_at_once, 6);
+    rb_define_singleton_method(mNative, "plain?", native_plain_p, 6);
     rb_define_singleton_method(mNative, "wait", native_wait, 3);
     rb_define_singleton_method(mNative, "regular_size", native_regular_size, 1);
     rb_define_singleton_method(mNative, "resident?", native_resident_p, 3);

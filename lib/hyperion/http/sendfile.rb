@@ -171,7 +171,36 @@ module Hyperion
             return len
           end
 
-          by_route(waiter || Waiters.current, moved, out, file, offset, len, head, timeout, progress)
+          waiter ||= Waiters.current
+          if moved.nil? && progress.nil? && waiter.steps_wait? && in_one_go?(out, file, offset, len, head, timeout)
+            moved = in_one_go(out, file, offset, len, head, timeout)
+            return len if moved == true
+          end
+          by_route(waiter, moved, out, file, offset, len, head, timeout, progress)
+        end
+
+        def in_one_go?(out, file, offset, len, head, timeout)
+          Native.plain?(out, file, offset, len, head, timeout) && len > SMALL_FILE_THRESHOLD &&
+            !splice_runtime_supported?
+        end
+
+        # A larger body between two IOs in a plain thread: all of it happens in C.
+        #
+        # @return [true, Integer] true: all is out; else the bytes of head and region that are
+        def in_one_go(out, file, offset, len, head, timeout)
+          moved = 0
+          timeout = own_timeout(out) if timeout == :io
+          fadvise_sequential(file, len, offset) if len >= FADVISE_THRESHOLD
+          status = Native.transfer(out, file, offset, len, :sendfile, head, 0, timeout, false) do |bytes, of_head|
+            moved = bytes + of_head
+          end
+          raise TimeoutError.new(of_body(moved, head), len, timeout) if status == :timeout
+
+          status == :done || moved
+        rescue SystemCallError, IOError => e
+          raise Progress.tell(e, of_body(moved, head), len)
+        ensure
+          Stats.response(:sendfile, of_body(moved, head), status == :done, e) if e || status.nil? || status == :done
         end
 
         # @param moved [Integer, nil] bytes of head and region that are out already; nil: nothing was tried
@@ -186,7 +215,7 @@ module Hyperion
         rescue Progress::Carrier => e
           raise Progress.tell(e, *(transfer ? [transfer.sent, transfer.length] : [of_body(moved, head), len]))
         ensure
-          Stats.transfer(transfer, e) if transfer
+          Stats.response(transfer.route, transfer.sent, transfer.complete?, e) if transfer
         end
 
         def transfer_of(out, file, offset, len, head, timeout, progress)

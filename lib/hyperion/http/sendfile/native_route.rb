@@ -108,13 +108,13 @@ module Hyperion
         private_constant :SENDFILE, :BUFFERED, :COPY_IN_FIBER, :SENDFILE_IN_FIBER, :BUFFERED_IN_FIBER,
                          :TransferStep, :PrimitiveStep, :CopyStep, :SpliceStep
 
-        # @param fresh [Boolean] nothing was tried yet
+        # @param fresh [Boolean] nothing was tried, or advised, yet
         # @return [Boolean] false when the source turns out to have no offsets: it has to be streamed
         def self.run(transfer, waiter, fresh)
           copy_small(transfer, waiter) if fresh && transfer.length <= SMALL_FILE_THRESHOLD
           return true if transfer.complete?
 
-          advise(transfer)
+          advise(transfer) if fresh
           return true if splice?(transfer) && by(:splice, transfer) { SpliceStep.run(transfer, waiter) }
 
           by(:sendfile, transfer) { Loop.run(transfer, waiter, waiter.steps_wait? ? SENDFILE : COPY_IN_FIBER) } ||

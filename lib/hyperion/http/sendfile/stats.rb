@@ -20,15 +20,20 @@ module Hyperion
           Native.count(FIRST_EVENT + EVENTS.index(event), 1)
         end
 
-        # Counts what a transfer sent, the response if it is whole, and what it failed of.
-        def transfer(transfer, error)
-          event(:timeouts) if TimeoutError === error
-          event(:truncations) if TruncatedError === error
-          return unless transfer.route
+        # @param route [Symbol, nil] one of ROUTES; nil: it came to none
+        # @param bytes [Integer] of the region that went out
+        # @param whole [Boolean] whether that is all of it
+        # @param error [Exception, nil] what it failed of
+        def response(route, bytes, whole, error)
+          if error
+            event(:timeouts) if TimeoutError === error
+            event(:truncations) if TruncatedError === error
+          end
+          return unless route
 
-          responses = responses_of(transfer.route)
-          Native.count(responses, 1) if transfer.complete?
-          Native.count(responses + 1, transfer.sent)
+          responses = responses_of(route)
+          Native.count(responses, 1) if whole
+          Native.count(responses + 1, bytes)
         end
 
         def responses_of(route)

@@ -176,7 +176,7 @@ RSpec.describe Hyperion::Http::Sendfile do
 
         received, = with_splice { deliver(:tcp, file, 7, 700_001, waiter: waiter) }
         expect(received).to be_payload(bytes.byteslice(7, 700_001))
-        expect(S).to have_received(:splice_runtime_supported?)
+        expect(S).to have_received(:splice_runtime_supported?).at_least(:once)
         expect(pipes.size).to eq(1)
         expect(pipes.first).to all(be_closed)
         expect(calls.names.uniq).to eq(%i[fadvise_sequential copy_splice_into_pipe])

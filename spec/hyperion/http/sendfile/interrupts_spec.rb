@@ -115,7 +115,7 @@ RSpec.describe Hyperion::Http::Sendfile, "interrupted" do
   # The interruption comes while the system call has done its work and has not returned: its bytes are out.
   describe "inside a system call" do
     {
-      "sendfile, waiting by thread" => [:sendfile, { waiter: :thread }],
+      "sendfile, waiting by thread" => [:sendfile, { waiter: :thread, size: 20_000_003 }],
       "sendfile, waiting by fiber" => [:sendfile, { waiter: :fiber_async }],
       "splice, waiting by thread" => [:drain, { waiter: :thread, splice: true }],
       "splice, waiting by fiber" => [:drain, { waiter: :fiber_async, splice: true }],

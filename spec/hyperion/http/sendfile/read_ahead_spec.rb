@@ -20,11 +20,11 @@ RSpec.describe Hyperion::Http::Sendfile, "sending a cold file in a fiber" do
   end
 
   it "sends what the kernel never says that it has" do
-    report = Faults.run(:beside_a_heartbeat, size: 5_000_003, waiter: :fiber_async, disk: 0, refusals: Faults::ALWAYS)
+    report = Faults.run(:beside_a_heartbeat, size: 12_000_003, waiter: :fiber_async, disk: 0, refusals: Faults::ALWAYS)
 
-    expect(report).to include(error: nil, said: 5_000_003)
+    expect(report).to include(error: nil, said: 12_000_003)
     expect(report[:fired][:preadv2]).to be > 1
-    expect(report[:received]).to be_payload(payload(5_000_003))
+    expect(report[:received]).to be_payload(payload(12_000_003))
   end
 
   [Errno::EOPNOTSUPP, Errno::EIO, Errno::ENOSYS].each do |errno|

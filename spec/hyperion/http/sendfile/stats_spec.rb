@@ -66,8 +66,8 @@ RSpec.describe Hyperion::Http::Sendfile, ".stats" do
   end
 
   it "counts a change of route, and the response where it ended" do
-    changed = Faults.run(:counted, size: 500_000,
-                                   faults: { sendfile: Faults::Rule.new(:fail, Errno::EINVAL::Errno, 0, Faults::ALWAYS) })
+    refused = Faults::Rule.new(:fail, Errno::EINVAL::Errno, 0, Faults::ALWAYS)
+    changed = Faults.run(:counted, size: 500_000, faults: { sendfile: refused })
     expect(changed).to include(responses: include(memory: 1), bytes: include(memory: 500_000), fallbacks: 1)
   end
 
