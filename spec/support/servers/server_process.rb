@@ -67,6 +67,11 @@ class ServerProcess
     FileUtils.rm_rf(File.dirname(@log))
   end
 
+  # It is not there any more, and has been waited for.
+  def ended
+    @pid = nil
+  end
+
   private
 
   def free_port

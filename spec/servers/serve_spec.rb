@@ -1,0 +1,63 @@
+# frozen_string_literal: true
+
+# What `rake serve` starts.
+require_relative "../support/servers/server_process"
+require_relative "../support/servers/wire"
+
+RSpec.describe "a directory on a server" do
+  serve = File.expand_path("../../examples/serve.rb", __dir__)
+
+  around do |example|
+    Dir.mktmpdir("hyperion-sendfile-serve") do |dir|
+      @root = File.join(dir, "root")
+      FileUtils.mkdir_p([File.join(@root, "sub folder"), File.join(dir, "outside")])
+      File.binwrite(File.join(@root, "video.bin"), payload(100_001))
+      ["<b>&\".txt", "javascript:x", "ü#?.txt", ".hidden"].each { |name| File.write(File.join(@root, name), "text") }
+      File.symlink("../outside", File.join(@root, "out"))
+      example.run
+    end
+  end
+
+  def start(serve, name)
+    server = ServerProcess.command(serve, @root, "PORT", name)
+    Cleanup.later { server.stop }
+    server
+  end
+
+  def get(server, target)
+    Wire.new(Cleanup.close(server.connect)).call("GET", target)
+  end
+
+  %w[puma falcon unicorn pitchfork webrick].each do |name|
+    %w[INT TERM].each do |signal|
+      it "is served by #{name} until SIG#{signal}" do
+        server = start(serve, name)
+        page = get(server, "/")
+        expect([page.status, page["content-type"]]).to eq([200, "text/html; charset=utf-8"])
+        expect(get(server, "/video.bin").body).to be_payload(payload(100_001))
+        Process.kill(signal, server.pid)
+        _, status = Process.wait2(server.pid)
+        expect(status).to be_success
+        server.ended
+      end
+    end
+  end
+
+  it "is listed with its names escaped, for HTML and for the URL" do
+    server = start(serve, "puma")
+    links = get(server, "/").body.scan(%r{<li><a href="([^"]*)">([^<]*)</a>})
+    expect(links).to include(["./%3Cb%3E%26%22.txt", "&lt;b&gt;&amp;&quot;.txt"], ["./javascript%3Ax", "javascript:x"],
+                             ["./%C3%BC%23%3F.txt", "ü#?.txt".b], ["./sub%20folder/", "sub folder/"])
+    expect(links.map(&:last)).not_to include(".hidden", "../")
+    links.map(&:first).grep_v(%r{/\z}).each { |link| expect(get(server, link.delete_prefix(".")).status).to eq(200) }
+  end
+
+  it "leads to its folders, and not out of it" do
+    server = start(serve, "puma")
+    expect(get(server, "/sub%20folder")["location"]).to eq("/sub%20folder/")
+    expect(get(server, "/sub%20folder/").body).to include('<a href="../">../</a>')
+    ["/out/", "/out", "/%2e%2e/", "/sub%20folder/../../", "//outside/", "/none/"].each do |target|
+      expect([target, get(server, target).status]).to eq([target, 404])
+    end
+  end
+end
