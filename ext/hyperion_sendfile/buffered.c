@@ -7,9 +7,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #ifndef MSG_MORE
@@ -19,8 +19,11 @@
 #define MSG_NOSIGNAL 0
 #endif
 
-/* A small body is one read. It stands on the stack, of which a fiber has 512 KiB. */
-enum { BUFFER_SIZE = HS_SMALL_FILE_THRESHOLD };
+/*
+ * A small body is one read, and a head that fits is copied in front of it: one buffer costs the kernel
+ * less than two. It stands on the stack, of which a fiber has 512 KiB.
+ */
+enum { BODY_ROOM = HS_SMALL_FILE_THRESHOLD, HEAD_ROOM = 4 * 1024 };
 
 /* Whether a write to fd returns rather than wait: O_NONBLOCK is set, or it is a regular file. */
 bool
@@ -33,14 +36,14 @@ hs_never_blocks(int fd)
 }
 
 static ssize_t
-write_holding_sigpipe(int fd, const struct iovec *iov, int count)
+write_holding_sigpipe(int fd, const void *bytes, size_t length)
 {
     struct hs_signals signals = {0};
     ssize_t written;
     int err;
 
     hs_signals_hold_pipe(&signals);
-    written = writev(fd, iov, count);
+    written = write(fd, bytes, length);
     err = errno;
     hs_signals_release(&signals);
     errno = err;
@@ -52,52 +55,35 @@ write_holding_sigpipe(int fd, const struct iovec *iov, int count)
  * PIPE_BUF bytes without waiting, and no more is promised.
  */
 static ssize_t
-write_without_waiting(int fd, struct iovec *iov, int count)
+write_without_waiting(int fd, const void *bytes, size_t length)
 {
     struct pollfd pollfd = {.fd = fd, .events = POLLOUT};
-    size_t room = PIPE_BUF;
 
     if (!hs_never_blocks(fd)) {
         int ready = poll(&pollfd, 1, 0);
 
         if (ready == 0) errno = EAGAIN;
         if (ready <= 0) return -1;
-        for (int i = 0; i < count; i++) {
-            if (iov[i].iov_len > room) iov[i].iov_len = room;
-            room -= iov[i].iov_len;
-        }
+        if (length > PIPE_BUF) length = PIPE_BUF;
     }
-    return write_holding_sigpipe(fd, iov, count);
+    return write_holding_sigpipe(fd, bytes, length);
 }
 
-/* One gathered write that neither waits, whatever the descriptor's mode, nor raises SIGPIPE. */
+/* A write that neither waits, whatever the descriptor's mode, nor raises SIGPIPE. */
 static ssize_t
-send_without_waiting(int fd, struct iovec *iov, int count, bool more)
+send_without_waiting(int fd, const void *bytes, size_t length, bool more)
 {
-    struct msghdr message = {.msg_iov = iov};
     struct hs_signals signals = {0};
     ssize_t sent;
     int err;
 
-    /* msg_iovlen is an int or a size_t, depending on the system. */
-    message.msg_iovlen = (unsigned)count;
     if (MSG_NOSIGNAL == 0) hs_signals_hold_pipe(&signals);
-    sent = sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0));
+    sent = send(fd, bytes, length, MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0));
     err = errno;
     hs_signals_release(&signals);
-    if (sent < 0 && err == ENOTSOCK) return write_without_waiting(fd, iov, count);
+    if (sent < 0 && err == ENOTSOCK) return write_without_waiting(fd, bytes, length);
     errno = err;
     return sent;
-}
-
-static struct iovec
-rest_of_head(const struct hs_transfer *t)
-{
-    /* iovec has no const; the kernel only reads from it here. */
-    return (struct iovec){
-        .iov_base = (void *)(uintptr_t)(t->head + t->head_sent),
-        .iov_len = t->head_length - t->head_sent,
-    };
 }
 
 /* Bytes of head and region laid end to end, told apart. */
@@ -115,12 +101,11 @@ struct hs_moved
 hs_send_head(const struct hs_transfer *t, bool more)
 {
     struct hs_moved moved = {0};
-    struct iovec iov = rest_of_head(t);
-    size_t asked = iov.iov_len;
+    size_t asked = t->head_length - t->head_sent;
     ssize_t sent;
 
     if (asked == 0) return moved;
-    sent = send_without_waiting(t->out_fd, &iov, 1, more);
+    sent = send_without_waiting(t->out_fd, t->head + t->head_sent, asked, more);
     if (sent < 0) {
         moved.err = errno;
     } else {
@@ -139,39 +124,47 @@ hs_head_alone(const struct hs_transfer *t)
 typedef ssize_t reader(int fd, void *buffer, size_t size, off_t offset);
 
 /*
- * Head and region in gathered writes, up to the next chunk of it; a transfer that does not wait gets
- * one, since it reads by a descriptor that is good for one system call. Bytes read and not taken by
- * the socket are dropped and read again: the file is the only place that holds what is unsent.
+ * Head and region, up to the next chunk of it; a transfer that does not wait gets one piece, since it
+ * reads by a descriptor that is good for one system call. Bytes read and not taken by the socket are
+ * dropped and read again: the file is the only place that holds what is unsent.
  */
 static struct hs_moved
 read_and_send(const struct hs_transfer *t, reader *read)
 {
-    char buffer[BUFFER_SIZE];
-    struct iovec iov[2] = {rest_of_head(t), {.iov_base = buffer}};
+    char buffer[HEAD_ROOM + BODY_ROOM];
+    size_t head = t->head_length - t->head_sent; /* of it, in front of the next piece */
     off_t chunk = hs_next_chunk(t);
-    off_t end = (off_t)iov[0].iov_len + chunk; /* of head and chunk laid end to end */
+    off_t end = (off_t)head + chunk; /* of head and chunk laid end to end */
     off_t done = 0;
 
     if (chunk == 0) return hs_send_head(t, false);
+    if (head > HEAD_ROOM) {
+        struct hs_moved moved = hs_send_head(t, true);
+
+        if (moved.err != 0) return moved;
+        done = (off_t)head;
+        head = 0;
+    } else {
+        memcpy(buffer, t->head + t->head_sent, head);
+    }
 
     do {
         off_t body = hs_split(t, done, 0).body;
         off_t left = chunk - body;
-        ssize_t got = read(t->in_fd, buffer, left < BUFFER_SIZE ? (size_t)left : BUFFER_SIZE,
+        ssize_t got = read(t->in_fd, buffer + head, left < BODY_ROOM ? (size_t)left : BODY_ROOM,
                            t->offset + t->sent + body);
         size_t asked;
         ssize_t sent;
 
         if (got <= 0) return hs_split(t, done, got < 0 ? errno : 0);
 
-        iov[1].iov_len = (size_t)got;
-        asked = iov[0].iov_len + iov[1].iov_len;
-        sent = send_without_waiting(t->out_fd, iov, 2, t->sent + body + got < t->length);
+        asked = head + (size_t)got;
+        sent = send_without_waiting(t->out_fd, buffer, asked, t->sent + body + got < t->length);
         if (sent < 0) return hs_split(t, done, errno);
 
         done += sent;
         if ((size_t)sent < asked) return hs_split(t, done, EAGAIN);
-        iov[0].iov_len = 0;
+        head = 0;
     } while (t->wait && done < end);
     return hs_split(t, done, 0);
 }

@@ -126,7 +126,7 @@ sendfile_copy(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len)
  * The count is short, too, when sendfile refuses the body after the head is out.
  *
  * Raises as ::copy does, and ArgumentError when +len+ is over SMALL_FILE_THRESHOLD. See pread(2),
- * sendmsg(2), sendfile(2).
+ * send(2), sendfile(2).
  */
 static VALUE
 sendfile_copy_small(int argc, VALUE *argv, VALUE self)

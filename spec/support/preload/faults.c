@@ -174,6 +174,13 @@ __pread64_chk(int fd, void *buffer, size_t length, off64_t offset, size_t size)
     return pread64(fd, buffer, length, offset);
 }
 
+/* For the rules it is a sendmsg, too. */
+ssize_t
+send(int fd, const void *bytes, size_t length, int flags)
+{
+    WITH_FAULTS(SENDMSG, flags, REAL(send)(fd, bytes, length, flags));
+}
+
 ssize_t
 sendmsg(int fd, const struct msghdr *message, int flags)
 {

@@ -25,7 +25,6 @@ module Primitives
       #include <string.h>
       #include <sys/socket.h>
       #include <sys/types.h>
-      #include <sys/uio.h>
       #include <unistd.h>
 
       static void
@@ -58,8 +57,7 @@ module Primitives
       GATED(ssize_t, splice, splice, (int i, off64_t *a, int o, off64_t *b, size_t n, unsigned f), (i, a, o, b, n, f))
       GATED(ssize_t, pread, pread64, (int i, void *b, size_t n, off64_t at), (i, b, n, at))
       GATED(ssize_t, pread, __pread64_chk, (int i, void *b, size_t n, off64_t at, size_t z), (i, b, n, at, z))
-      GATED(ssize_t, sendmsg, sendmsg, (int o, const struct msghdr *m, int f), (o, m, f))
-      GATED(ssize_t, writev, writev, (int o, const struct iovec *v, int n), (o, v, n))
+      GATED(ssize_t, send, send, (int o, const void *b, size_t n, int f), (o, b, n, f))
     C
 
     SCRIPT = <<~'RUBY'
@@ -502,11 +500,11 @@ RSpec.describe Hyperion::Http::Sendfile do
       passages = Primitives::Gate.passages
       expected = {
         copy: %w[sendfile],
-        copy_small_buffered: %w[pread sendmsg],
-        copy_small_with_head: %w[sendmsg sendfile],
+        copy_small_buffered: %w[pread send],
+        copy_small_with_head: %w[send sendfile],
         copy_splice: %w[splice splice],
         copy_splice_into_pipe: %w[splice splice],
-        copy_to_a_blocking_socket: %w[pread sendmsg]
+        copy_to_a_blocking_socket: %w[pread send]
       }
       expect(passages).to eq(expected.transform_values { |calls| calls.map { |name| "#{name}:free" } })
     end
