@@ -191,7 +191,7 @@ RSpec.shared_examples "files over connections" do |name|
     Cleanup.later { patient.stop }
     file = huge_file
     stalled = Wire.new(Cleanup.close(patient.connect(receive_buffer: 16 * 1024)))
-    stalled.send_request("GET", "/files/#{File.basename(file.path)}", "range" => "bytes=1-")
+    stalled.send_request("GET", "/files/#{File.basename(file.path)}", { "range" => "bytes=1-" })
     expect(stalled.head.first).to eq(206)
     eventually("the file to be open") { patient.open_for(file.path) > 1 }
 
