@@ -20,8 +20,8 @@ module Hyperion
           @waiter = waiter
           @chunk = Sendfile.tls?(transfer.out) ? TlsRoute::RECORD : USERSPACE_CHUNK
           @writer = writer_for(transfer.out)
-          @buffer = String.new(capacity: @chunk)
           @copies = transfer.io || (defined?(StringIO) && StringIO === transfer.out)
+          @buffer = @copies ? room_for(transfer) : +""
           @written = 0 # of the buffer
         end
 
@@ -46,10 +46,16 @@ module Hyperion
           method(:write_whole)
         end
 
+        # No larger than it has to be: from some size on malloc asks the kernel each time.
+        def room_for(transfer)
+          left = transfer.remaining
+          String.new(capacity: left && left < @chunk ? left : @chunk)
+        end
+
         # The next piece of the source; behind the head, if that is still to go.
         def refill(transfer)
           @written = 0
-          @buffer = String.new(capacity: @chunk) unless @copies
+          @buffer = room_for(transfer) unless @copies
           head = transfer.head_left? ? transfer.head.byteslice(transfer.head_sent..) : nil
           length = transfer.next_chunk(head && head.bytesize < @chunk ? @chunk - head.bytesize : @chunk)
           length.zero? ? @buffer.clear : read(length, transfer)
