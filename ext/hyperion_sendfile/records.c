@@ -21,6 +21,9 @@ static const long RECORD = 16 * 1024;
 static const off_t STEP = 256 * 1024;
 static const int64_t STEP_NS = 2 * 1000 * 1000;
 
+/* Of a read that is interrupted every time. */
+static const int TRIES = 100;
+
 static ID id_closed, id_syswrite_nonblock;
 
 struct step {
@@ -45,6 +48,7 @@ struct piece {
     off_t position;
     ssize_t got;
     int err;
+    int tries;
 };
 
 static void
@@ -54,6 +58,13 @@ read_piece(void *data)
 
     piece->got = pread(piece->fd, piece->to, piece->length, piece->position);
     piece->err = errno;
+    piece->tries++;
+}
+
+static bool
+read_again(const struct piece *piece)
+{
+    return piece->got < 0 && piece->err == EINTR && piece->tries < TRIES;
 }
 
 static VALUE
@@ -65,7 +76,7 @@ read_without_gvl(VALUE argument)
         piece->got = -1;
         piece->err = EINTR; /* for when the region is left before it runs */
         hs_region(read_piece, piece, piece->fd);
-    } while (piece->got < 0 && piece->err == EINTR);
+    } while (read_again(piece));
     return Qnil;
 }
 
@@ -97,7 +108,7 @@ read_at(VALUE in, char *to, size_t length, off_t position)
         piece.fd = fd;
         do
             read_piece(&piece);
-        while (piece.got < 0 && piece.err == EINTR);
+        while (read_again(&piece));
     }
     if (piece.got < 0 && piece.err != ESPIPE) rb_syserr_fail(piece.err, NULL);
     return piece.got;

@@ -73,6 +73,7 @@ struct hs_transfer {
     off_t sent;
     size_t head_sent;
     int64_t deadline_ns; /* of the byte that is due next; 0: not yet begun */
+    int interruptions;   /* in a row, of the system call itself */
     int queued;          /* what the kernel had yet to deliver at the last look; -1: not known */
     enum hs_status status;
     int err;

@@ -82,11 +82,8 @@ hs_splice_by_own_pipe(const struct hs_transfer *transfer)
     struct hs_moved moved;
     int fds[2];
 
-    if (pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0) {
-        moved = stopped(0, errno);
-        moved.refused = moved.refused || errno == EMFILE || errno == ENFILE;
-        return moved;
-    }
+    if (pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0)
+        return (struct hs_moved){.err = errno, .refused = true};
     t.pipe_r = fds[0];
     t.pipe_w = fds[1];
     moved = hs_splice(&t);

@@ -20,6 +20,9 @@ static const off_t CHUNK_OF_ATTEMPT = 4 * 1024 * 1024;
 static const int64_t FIRST_PAUSE_NS = 1000 * 1000;
 static const int PAUSE_DOUBLINGS = 5;
 
+/* A call that is interrupted more often than this in a row is asked again after such a pause, too. */
+static const int INTERRUPTIONS = 16;
+
 static const int LOOKS_PER_TIMEOUT = 4;
 
 static const int64_t NEVER = INT64_MAX;
@@ -163,6 +166,7 @@ attempt(struct hs_transfer *t)
 {
     int gone = t->ktls ? hs_ktls_gone(t->out_fd, NULL) : 0;
     struct hs_moved moved = gone ? (struct hs_moved){.err = gone} : t->method(t);
+    enum hs_status status;
 
     t->head_sent += moved.head;
     t->sent += moved.body;
@@ -170,8 +174,10 @@ attempt(struct hs_transfer *t)
     if (moved.head > 0 || moved.body > 0) {
         t->queued = -1;
         t->deadline_ns = after(t->timeout_ns);
+        t->interruptions = 0;
     }
-    return judge(t, &moved);
+    status = judge(t, &moved);
+    return status == HS_INTERRUPTED && ++t->interruptions > INTERRUPTIONS ? HS_EAGAIN : status;
 }
 
 static enum hs_status

@@ -1,49 +1,78 @@
 # frozen_string_literal: true
 
 require "rbconfig"
-%w[backpressure channels cleanup eventually fds payload reader waiters].each { |file| require_relative file }
+%w[backpressure channels cleanup eventually fds interposed payload reader waiters].each { |file| require_relative file }
 
 # Faults made to order. Scenarios run in child processes: because a library that makes system calls fail is
 # preloaded there (preload/faults.c), or because what they do (a mark for life, SIGINT) would stay with the suite.
 module Faults
-  CALLS = %i[sendfile fill drain pread sendmsg preadv2].freeze # fill and drain are splice, by its direction
-  ACTIONS = %i[pass fail shorten end_of_file dawdle_before dawdle_after].freeze
+  # fill and drain are splice, by its direction; write is writev as well, poll is ppoll; dup, getfl and widen are
+  # commands of fcntl, queued is three of ioctl, sockopt is both getsockopt and setsockopt.
+  CALLS = %i[sendfile fill drain pread sendmsg preadv2 write poll pipe dup getfl widen fstat queued advise
+             sockopt].freeze
+  ACTIONS = %i[pass fail shorten zero dawdle_before dawdle_after ready].freeze
   ALWAYS = -1
 
-  # What one system call is to suffer: the first +skip+ calls of it pass, the next +times+ don't.
-  Rule = Struct.new(:action, :value, :skip, :times) do
+  # What one system call is to suffer: the first +skip+ calls of it pass, the next +times+ don't. With a +chance+, out
+  # of 1000 of them as many don't, by the dice that +seed+ is for; and with +others+, [action, value] each, one of all
+  # those befalls it.
+  Rule = Struct.new(:action, :value, :skip, :times, :chance, :seed, :others) do
+    def choices
+      [[action, value], *others]
+    end
+
     def to_s
-      "#{action} #{value} #{times} times after #{skip}"
+      faults = choices.map { |action, value| [action, *value].join(" ") }.join(" or ")
+      "#{faults}#{" by #{chance}/1000" if chance} #{times} times after #{skip}"
     end
   end
 
   # The file through which the preloaded library is told what to do, and tells what it did.
   class Control
-    RULE = "l6"
-    RULE_BYTES = 24
-    JOURNAL_AT = (CALLS.size * RULE_BYTES) + 8
-    ENTRY_BYTES = 16
-    JOURNAL = 4_096
-    Entry = Struct.new(:call, :flags, :result)
+    CHOICES = 10
+    RULE = "l4Ql#{CHOICES * 2}l2".freeze
+    RULE_BYTES = 24 + (CHOICES * 8) + 8
+    WATCHED = 4
+    WATCHED_AT = CALLS.size * RULE_BYTES
+    ENTRIES_AT = WATCHED_AT + (WATCHED * 16) + 4
+    JOURNAL_AT = ENTRIES_AT + 4
+    ENTRY_BYTES = 24
+    JOURNAL = 8_192
+    # +action+ of a call that was left alone is :pass.
+    Entry = Struct.new(:call, :flags, :result, :action)
 
     def self.create
-      Payload.write("faults", "\0" * (JOURNAL_AT + (JOURNAL * ENTRY_BYTES)))
+      @created = @created.to_i + 1
+      Payload.write("faults-#{@created}", "\0" * (JOURNAL_AT + (JOURNAL * ENTRY_BYTES)))
     end
 
     def initialize(path)
       @path = path
     end
 
-    def arm(rules)
+    # From now on calls on what +ios+ opened suffer +rules+, by call.
+    def arm(rules, *ios)
       disarm
-      rules.each do |call, rule|
-        fields = [ACTIONS.index(rule.action), rule.value.to_i, rule.skip, rule.times, 0, 0]
-        write(fields.pack(RULE), CALLS.index(call) * RULE_BYTES)
-      end
+      rules.each { |call, rule| write(packed(rule), CALLS.index(call) * RULE_BYTES) }
+      identities = ios.map { |io| io.stat.then { |stat| [stat.dev, stat.ino] } }
+      raise "too much to watch" if identities.size > WATCHED
+
+      write([*identities.flatten, *([0, 0] * (WATCHED - identities.size)), identities.size].pack("Q#{WATCHED * 2}l"),
+            WATCHED_AT)
     end
 
     def disarm
       write("\0" * JOURNAL_AT, 0)
+    end
+
+    # Nothing suffers any more; what was journaled stays.
+    def hold
+      write([0].pack("l"), ENTRIES_AT - 4)
+    end
+
+    # Of those watched, since the last +arm+.
+    def calls
+      read(4, ENTRIES_AT).unpack1("l")
     end
 
     # How often each rule has fired.
@@ -55,15 +84,23 @@ module Faults
 
     # The calls since the last +arm+, in order, with what they returned.
     def journal
-      count = [read(4, CALLS.size * RULE_BYTES).unpack1("l"), JOURNAL].min
+      count = [calls, JOURNAL].min
       return [] if count.zero?
 
-      read(count * ENTRY_BYTES, JOURNAL_AT).unpack("llq" * count).each_slice(3).map do |call, flags, result|
-        Entry.new(CALLS[call], flags, result)
+      read(count * ENTRY_BYTES, JOURNAL_AT).unpack("llqll" * count).each_slice(5).map do |call, flags, result, action|
+        Entry.new(CALLS[call], flags, result, ACTIONS[action])
       end
     end
 
     private
+
+    def packed(rule)
+      choices = rule.choices.map { |action, value| [ACTIONS.index(action), value.to_i] }
+      raise "too many choices" if choices.size > CHOICES
+
+      [rule.skip, rule.times, rule.chance || 1000, choices.size, rule.seed || 0,
+       *choices.flatten, *([0, 0] * (CHOICES - choices.size)), 0, 0].pack(RULE)
+    end
 
     # Not by pread, which is among the calls that suffer, and from a descriptor that is open already.
     def read(length, offset)
@@ -132,66 +169,107 @@ module Faults
     end
   end
 
-  # A process that has the library preloaded and the support code loaded, and forks for each scenario.
+  # A process that has the library preloaded and the support code loaded, and forks for what it is asked to do.
   class Preloaded
     SOURCE = File.join(__dir__, "preload", "faults.c")
     LIBRARY = File.expand_path("../..", File.dirname(S.method(:copy_to_socket).source_location.first))
     LOAD_PATH = [LIBRARY, File.expand_path("..", __dir__)].freeze
 
-    def initialize
-      @requests_r, @requests = IO.pipe
-      @answers, @answers_w = IO.pipe
-      @pid = spawn
-      [@requests_r, @answers_w].each(&:close)
+    COMPILING = Mutex.new
+
+    class << self
+      attr_accessor :compiled
+    end
+
+    # +server+ is what the process runs, with where its requests come from, where its answers go, and the Control.
+    def initialize(server = "Faults::Preloaded.serve")
+      requests_r, @requests = IO.pipe
+      @answers, answers_w = IO.pipe
+      @pid = spawn(server, requests_r, answers_w)
+      [requests_r, answers_w].each(&:close)
       owner = Process.pid
       at_exit { stop if Process.pid == owner }
     end
 
     def run(name, *positional, **arguments)
-      Marshal.dump([name, positional, arguments], @requests)
-      Marshal.load(@answers).value! # rubocop:disable Security/MarshalLoad -- our own child
+      request([name, positional, arguments])
+      answer.value!
+    end
+
+    def request(request)
+      Marshal.dump(request, @requests)
+    end
+
+    def answer(limit = nil)
+      raise Eventually::NeverHappened, "no answer within #{limit} s" unless limit.nil? || @answers.wait_readable(limit)
+
+      Marshal.load(@answers) # rubocop:disable Security/MarshalLoad -- our own child
+    end
+
+    def alive?
+      !@requests.closed?
+    end
+
+    # It ends by itself when there are no more requests.
+    def stop
+      return unless alive?
+
+      @requests.close
+      Process.waitpid(@pid)
+    end
+
+    # With what it has forked.
+    def kill
+      Process.kill(:KILL, -@pid)
+      stop
     end
 
     # In the process itself: its standard input and output are the two pipes.
-    def self.serve
+    def self.enter
+      raise "the library is not loaded" unless File.read("/proc/self/maps").include?("/faults.so")
+
       requests = $stdin.dup
       answers = $stdout.dup.tap { |io| io.sync = true }
       $stdout.reopen($stderr)
-      control = Control.new(ENV.fetch("FAULTS"))
+      yield requests, answers, Control.new(ENV.fetch("FAULTS"))
+    end
+
+    def self.serve(requests, answers, control)
       loop do
         name, positional, arguments = Marshal.load(requests) # rubocop:disable Security/MarshalLoad -- our own parent
-        Marshal.dump(answer(control, name, positional, arguments), answers)
+        Marshal.dump(outcome(control, name, positional, arguments), answers)
       end
     rescue EOFError
       nil
     end
 
-    def self.answer(control, name, positional, arguments)
+    def self.outcome(control, name, positional, arguments)
       Outcome.new(value: Faults.in_child { Scenarios.new(control).public_send(name, *positional, **arguments) })
     rescue StandardError => e
       Outcome.new(error: RuntimeError.new(e.message))
+    ensure
+      control.hold
     end
-    private_class_method :answer
+    private_class_method :outcome
 
     private
 
-    def spawn
-      environment = { "LD_PRELOAD" => library, "FAULTS" => Control.create, "HYPERION_HTTP_SPLICE" => nil }
+    def spawn(server, requests, answers)
+      environment = { "LD_PRELOAD" => Interposed.behind(library), "FAULTS" => Control.create,
+                      "HYPERION_HTTP_SPLICE" => nil }
       Process.spawn(environment, RbConfig.ruby, *LOAD_PATH.map { |path| "-I#{path}" }, "-e",
-                    "require 'spec_helper'; Faults::Preloaded.serve", in: @requests_r, out: @answers_w)
+                    "require 'spec_helper'; Faults::Preloaded.enter { |*streams| #{server}(*streams) }",
+                    in: requests, out: answers, pgroup: true)
     end
 
     def library
-      File.join(Payload.dir, "faults.so").tap do |path|
-        compiler = RbConfig::CONFIG["CC"].split
-        command = [*compiler, "-std=gnu11", "-Wall", "-Wextra", "-O1", "-shared", "-fPIC", "-o", path, SOURCE, "-ldl"]
-        raise "can't compile #{SOURCE}" unless system(*command)
+      COMPILING.synchronize do
+        Preloaded.compiled ||= File.join(Payload.dir, "faults.so").tap do |path|
+          compiler = RbConfig::CONFIG["CC"].split
+          command = [*compiler, "-std=gnu11", "-Wall", "-Wextra", "-O1", "-shared", "-fPIC", "-o", path, SOURCE, "-ldl"]
+          raise "can't compile #{SOURCE}" unless system(*command)
+        end
       end
-    end
-
-    def stop
-      @requests.close
-      Process.waitpid(@pid)
     end
   end
 
@@ -215,8 +293,9 @@ module Faults
       totals = []
       channel = channel(kind, small: small || slow, nonblock: nonblock)
       reader = channel.read(slow ? :stalled : :greedy)
-      @control.arm(faults)
-      sender = start_copy(waiter, channel.out, source || payload_file(size), 0, size, **options) do |sent|
+      source ||= payload_file(size)
+      arm(faults, channel, source)
+      sender = start_copy(waiter, channel.out, source, 0, size, **options) do |sent|
         totals << sent
       end
       if slow
@@ -233,8 +312,8 @@ module Faults
       channel = channel(:tcp)
       reader = channel.read
       file = payload_file(size)
-      @control.arm(preadv2: Rule.new(:fail, Errno::EAGAIN::Errno, 0, refusals),
-                   pread: Rule.new(:dawdle_before, disk, 0, 1))
+      arm({ preadv2: Rule.new(:fail, Errno::EAGAIN::Errno, 0, refusals), pread: Rule.new(:dawdle_before, disk, 0, 1) },
+          channel, file)
       longest = 0.0
       said, error = attempt do
         run_under(waiter) do
@@ -250,8 +329,9 @@ module Faults
     def counted(size:, faults:)
       channel = channel(:tcp)
       reader = channel.read
-      @control.arm(faults)
-      S.copy_to_socket(channel.out, payload_file(size), 0, size)
+      file = payload_file(size)
+      arm(faults, channel, file)
+      S.copy_to_socket(channel.out, file, 0, size)
       received_over(channel, reader)
       S.stats
     end
@@ -262,7 +342,7 @@ module Faults
       reader = channel.read
       file = payload_file(size)
       pipes = name == :copy_splice_into_pipe ? IO.pipe : []
-      @control.arm(faults)
+      arm(faults, channel, file)
       said, error = attempt { S.public_send(name, channel.out, file, 0, size, *pipes) }
       report(said: said, error: error, received: received_over(channel, reader))
     end
@@ -276,7 +356,7 @@ module Faults
       file = payload_file(size)
       number = file.fileno
       other_path = Payload.write("other", "\xff".b * size)
-      @control.arm(call => Rule.new(:dawdle_before, 150, 0, 1))
+      arm({ call => Rule.new(:dawdle_before, 150, 0, 1) }, channel, file)
       take_all_numbers if none_left
       sender = start_copy(waiter, channel.out, file, 0, size)
       eventually("#{call} to be called") { @control.fired[call] == 1 }
@@ -292,8 +372,9 @@ module Faults
       totals = []
       channel = channel(:tcp, nonblock: nonblock)
       reader = channel.read
-      @control.arm(call => Rule.new(:dawdle_after, 150, skip, 1))
-      sender = start_copy(waiter, channel.out, payload_file(size), 0, size) { |sent| totals << sent }
+      file = payload_file(size)
+      arm({ call => Rule.new(:dawdle_after, 150, skip, 1) }, channel, file)
+      sender = start_copy(waiter, channel.out, file, 0, size) { |sent| totals << sent }
       eventually("#{call} to be called") { @control.fired[call] == 1 }
       sender.thread.raise(Midway, "midway")
       _, error = outcome(sender)
@@ -301,6 +382,10 @@ module Faults
     end
 
     private
+
+    def arm(faults, channel, source)
+      @control.arm(faults, *[channel.wire, source].grep(IO))
+    end
 
     # Tells how long each turn of the event loop kept another fiber waiting.
     def beside_heartbeat(tell)
@@ -421,3 +506,5 @@ module Faults
     end
   end
 end
+
+%w[plan trial campaign].each { |file| require_relative "faults/#{file}" }

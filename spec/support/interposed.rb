@@ -11,11 +11,16 @@ module Interposed
     # @return [String] what the script printed
     def run(name, source, script, *arguments, **environment)
       ruby = [RbConfig.ruby, *$LOAD_PATH.flat_map { |path| ["-I", path] }]
-      preload = { "LD_PRELOAD" => library(name, source), **environment.transform_keys(&:to_s) }
+      preload = { "LD_PRELOAD" => behind(library(name, source)), **environment.transform_keys(&:to_s) }
       output, status = Open3.capture2e(preload, *ruby, "-e", script, *arguments)
       raise "the process with #{name} failed: #{output}" unless status.success?
 
       output
+    end
+
+    # What LD_PRELOAD is to be: a sanitizer that is there already has to stay the first.
+    def behind(library)
+      [ENV.fetch("LD_PRELOAD", nil), library].compact.join(":")
     end
 
     def available?

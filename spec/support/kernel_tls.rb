@@ -140,7 +140,7 @@ module KernelTls
       channel = channel(:ktls13)
       reader = channel.read
       source = memory ? StringIO.new("\0" * size) : sparse(size)
-      @control.arm(call => Faults::Rule.new(:dawdle_after, 300, 0, 1))
+      arm({ call => Faults::Rule.new(:dawdle_after, 300, 0, 1) }, channel, source)
       sender = start_copy(waiter, channel.out, source, 0, size)
       eventually("#{call} to be called") { @control.fired[call] == 1 }
       reader.reset
@@ -154,8 +154,9 @@ module KernelTls
       enable_splice(splice)
       channel = channel(:ktls13)
       reader = channel.read
-      @control.arm(faults)
-      said, error = outcome(start_copy(waiter, channel.out, payload_file(size), 0, size, head: head))
+      file = payload_file(size)
+      arm(faults, channel, file)
+      said, error = outcome(start_copy(waiter, channel.out, file, 0, size, head: head))
       reader.wait_for_bytes(head.bytesize, within: 2)
       report(said: said, error: error, bytes: reader.bytes)
     end

@@ -83,8 +83,8 @@ module Hyperion
 
           def self.open_pipe
             IO.pipe
-          rescue Errno::EMFILE, Errno::ENFILE
-            nil
+          rescue SystemCallError
+            nil # whatever the reason: the next route needs none
           end
           private_class_method :open_pipe
 

@@ -13,27 +13,32 @@ module Hyperion
         READERS = 4
         private_constant :WINDOW, :READERS
 
-        # Returns when the next bytes of the transfer are there, as far as the kernel tells.
+        # Returns when all that the next attempt may send is there, as far as the kernel tells.
         def self.call(transfer, waiter)
-          return if transfer.position < transfer.resident_until
           return unless IO === transfer.file || Integer === transfer.file
 
-          length = [transfer.remaining || WINDOW, WINDOW].min
-          transfer.resident_until = transfer.position + length
-          return if length.zero? || Native.resident?(transfer.file, transfer.position, length)
+          remaining = transfer.remaining || WINDOW
+          reach = transfer.position + [remaining, WINDOW].min
+          look(transfer, waiter, transfer.position + remaining) while transfer.resident_until < reach
+        end
+
+        # At the next window of a region that ends at region_end, or goes on for longer than the window.
+        def self.look(transfer, waiter, region_end)
+          from = transfer.resident_until
+          length = [region_end - from, WINDOW].min
+          transfer.resident_until += length
+          return if Native.resident?(transfer.file, from, length)
 
           seconds = transfer.time_left&.clamp(0, nil)
-          Waiters.within(waiter, seconds) { read_in(transfer, length) } or raise transfer.timed_out
+          Waiters.within(waiter, seconds) { read_in(transfer.file, from, length) } or raise transfer.timed_out
           transfer.start
         end
 
-        def self.read_in(transfer, length)
-          file = transfer.file
-          position = transfer.position
-          Readers.of_this_thread.run { Native.read_in(file, position, length) }.pop
+        def self.read_in(file, from, length)
+          Readers.of_this_thread.run { Native.read_in(file, from, length) }.pop
           true
         end
-        private_class_method :read_in
+        private_class_method :look, :read_in
 
         # Threads for one event loop, which end when they have nothing to do: a process with one thread
         # has cheaper small responses.

@@ -74,14 +74,19 @@ module Hyperion
 
         # Read at absolute offsets; the position does not move.
         class Positioned
+          # Of a read that is interrupted every time.
+          TRIES = 100
+          private_constant :TRIES
+
           def initialize(source)
             @source = source
           end
 
           def read(length, offset, buffer)
+            tries ||= 0
             Sources.take(@source.pread(length, offset, buffer), length, buffer)
           rescue Errno::EINTR
-            retry
+            (tries += 1) < TRIES ? retry : raise
           rescue EOFError
             buffer.clear
           end

@@ -66,7 +66,7 @@ RSpec.describe Hyperion::Http::Sendfile, ".keep_gvl" do
 
   describe "where the page cache does not have it all" do
     { "nothing of it" => [:fail, Errno::EAGAIN::Errno], "the kernel can't tell" => [:fail, Errno::EOPNOTSUPP::Errno],
-      "a part" => [:shorten, 1_000], "none, it says" => [:end_of_file, 0] }.each do |what, (action, value)|
+      "a part" => [:shorten, 1_000], "none, it says" => [:zero, 0] }.each do |what, (action, value)|
       it "sends every byte (#{what})" do
         report = Faults.run(:deliver, size: 20_000, head: "head", small: false, keep_gvl: true,
                                       faults: { preadv2: Faults::Rule.new(action, value, 0, 1) })

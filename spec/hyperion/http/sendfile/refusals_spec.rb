@@ -237,10 +237,37 @@ RSpec.describe Hyperion::Http::Sendfile, "refused by the kernel" do
       end
     end
 
+    { sendfile: {}, fill: { splice: true }, drain: { splice: true }, pread: { nonblock: false },
+      sendmsg: { nonblock: false } }
+      .each do |call, options|
+      it "neither spins nor waits for ever while #{call} is interrupted every time" do
+        %i[thread fiber_async].each do |waiter|
+          report = Faults.run(:deliver, size: size, waiter: waiter, timeout: 0.2,
+                                        faults: { call => fail_with.call(Errno::EINTR, skip: 1) }, **options)
+          expect(report[:error]).to include(class: "Hyperion::Http::Sendfile::TimeoutError",
+                                            sent: report[:received].bytesize)
+          expect(report[:fired][call]).to be_between(2, 400) # spinning, it would be tens of thousands
+        end
+      end
+    end
+
+    [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::EPERM].each do |errno|
+      it "goes on without the pipe that is not to be had (#{errno})" do
+        faults = { pipe: fail_with.call(errno) }
+        report = Faults.run(:deliver, size: size, splice: true, faults: faults)
+        expect(report[:fired][:pipe]).to be_positive
+        expect(report).to include(error: nil, said: size, splice: true)
+        expect(report[:received]).to be_payload(payload(size))
+
+        report = Faults.run(:primitive, name: :copy_splice, size: size, faults: faults)
+        expect(report).to include(error: nil, said: [0, :unsupported], received: "", splice: true)
+      end
+    end
+
     { sendfile: {}, fill: { splice: true }, pread: { nonblock: false } }.each do |call, options|
       it "takes 0 from #{call} for the end of the file" do
         %i[thread fiber_async].product([0, 1]).each do |waiter, skip|
-          faults = { call => rule.call(:end_of_file, skip: skip) }
+          faults = { call => rule.call(:zero, skip: skip) }
           report = Faults.run(:deliver, size: size, waiter: waiter, faults: faults,
                                         **options)
           expect(report[:fired][call]).to be >= 1

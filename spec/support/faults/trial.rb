@@ -1,0 +1,258 @@
+# frozen_string_literal: true
+
+# One plan carried out, and judged: every byte once and in order, or the right error and how far it got; nothing left
+# behind, nothing done in vain.
+module Faults
+  class Trial
+    include Payload
+    include Channels
+    include Waiters
+
+    class Broken < StandardError; end
+
+    FILE = 1_000_003 # bytes that all transfers are regions of
+    LIMIT = 8 # seconds, for what has no timeout of its own
+    LATE = 3 # seconds after its timeout
+    CPU = 2.0 # seconds
+    TRUNCATING = %i[sendfile fill pread].freeze
+
+    # How often a fault befell a call.
+    attr_reader :fired, :outcome
+
+    def initialize(plan, control)
+      @plan = plan
+      @control = control
+    end
+
+    # Whatever is made once in a process and stays.
+    def self.warm_up(control)
+      control.disarm
+      Payload.path(FILE)
+      %i[tcp tls12 tls13].each { |kind| Channels.open(kind) }
+      Cleanup.run
+    end
+
+    # Raises Broken, or returns itself.
+    def run
+      before = descriptors
+      ENV["HYPERION_HTTP_SPLICE"] = @plan.way.splice || @plan.waiter == :own_pipe ? "1" : nil
+      S.keep_gvl = @plan.keep_gvl
+      carry_out
+      judge
+      Cleanup.run
+      GC.start if descriptors > before # an IO awaiting its finaliser is no leak
+      broken("left #{descriptors - before} descriptors open: #{Fds.open}") if descriptors > before
+      self
+    ensure
+      @control.disarm
+      Cleanup.run
+    end
+
+    private
+
+    def descriptors
+      Dir.children("/proc/self/fd").size
+    end
+
+    def carry_out
+      @channel = channel(@plan.way.kind, small: @plan.small_buffers, nonblock: @plan.nonblock?)
+      reader = @channel.read(@plan.reader)
+      @totals = []
+      @seconds, @cpu = took { send_region }
+      reader.go if @plan.reader == :stalled
+      follow_up if @said && @plan.follow_up
+      @channel.finish
+      @received = @channel.decode(reader.result(within: LIMIT))
+    end
+
+    def took
+      clocks = [Process::CLOCK_MONOTONIC, Process::CLOCK_PROCESS_CPUTIME_ID]
+      before = clocks.map { |clock| Process.clock_gettime(clock) }
+      yield
+      clocks.zip(before).map { |clock, time| Process.clock_gettime(clock) - time }
+    end
+
+    def send_region
+      source = source()
+      pipes = @plan.own_loop == :copy_splice_into_pipe ? IO.pipe : []
+      sender = start_under(@plan.waiter) do
+        @control.arm(@plan.rules, *[@channel.wire, source].grep(IO))
+        @plan.own_loop ? own_loop(source, pipes) : facade(source)
+      ensure
+        @control.hold
+      end
+      @said = sender.value(within: LIMIT)
+    rescue Eventually::NeverHappened => e
+      broken(e.message)
+    rescue SystemCallError, IOError, OpenSSL::SSL::SSLError => e
+      @error = e
+    ensure
+      @control.hold
+    end
+
+    # The ways of the library do not know the loops.
+    def start_under(waiter, &block)
+      super(@plan.own_loop ? :thread : waiter, &block)
+    end
+
+    def source
+      return StringIO.new(payload(FILE).byteslice(0, @plan.size + 10)) if @plan.way.source == :stringio
+
+      payload_file(FILE)
+    end
+
+    def facade(source)
+      name = @plan.waiter.start_with?("blocking") ? :copy_to_socket_blocking : :copy_to_socket
+      progress = ->(sent) { @totals << sent } if @plan.report
+      S.public_send(name, @channel.out, source, @plan.offset, @plan.size, head: @plan.head, timeout: @plan.timeout,
+                    &progress)
+    end
+
+    # What somebody writes who brings a loop of their own, by the statuses alone.
+    def own_loop(source, pipes)
+      sent = 0
+      primitive = @plan.own_loop
+      until sent == @plan.size
+        bytes, status = S.public_send(primitive, @channel.out, source, @plan.offset + sent, @plan.size - sent, *pipes)
+        sent += bytes
+        status ||= sent == @plan.size ? :done : :eagain
+        check_status(primitive, bytes, status, sent)
+        case status
+        when :eagain then @channel.wire.wait_writable(0.05)
+        when :eof then raise S::TruncatedError.new(sent, @plan.size)
+        when :unsupported
+          primitive = @plan.size - sent > S.small_file_threshold ? :copy : :copy_small
+          primitive = :copy_small if @fell_back
+          @fell_back = true
+          pipes.each(&:close).clear
+          return sent + S.copy_to_socket(@channel.out, source, @plan.offset + sent, @plan.size - sent) if
+            primitive == :copy_small && @plan.size - sent > S.small_file_threshold
+        end
+      end
+      sent
+    rescue SystemCallError => e
+      S::Progress.tell(e, sent + (e.respond_to?(:bytes_sent) ? e.bytes_sent : 0), @plan.size)
+      raise
+    ensure
+      pipes.each(&:close)
+    end
+
+    def check_status(primitive, bytes, status, sent)
+      right =
+        case status
+        when :done then sent == @plan.size
+        when :partial then bytes.positive? && sent < @plan.size
+        when :eagain then primitive == :copy_small || bytes.zero?
+        when :unsupported then bytes.zero?
+        when :eof then true
+        end
+      broken("#{primitive} said #{[bytes, status]}") unless right
+    end
+
+    # The connection is still good for the next response.
+    def follow_up
+      @more = payload(FILE).byteslice(300_001, @plan.follow_up)
+      S.copy_to_socket(@channel.out, payload_file(FILE), 300_001, @plan.follow_up, timeout: LIMIT)
+    end
+
+    def expected
+      @expected ||= @plan.head.to_s.b + payload(FILE).byteslice(@plan.offset, @plan.size) + @more.to_s
+    end
+
+    def judge
+      @fired = @control.fired
+      @said ? judge_success : judge_error
+      judge_totals if @plan.report
+      judge_effort
+      @outcome = @error ? @error.class : :sent
+    end
+
+    def judge_success
+      broken("returned #{@said.inspect}") unless @said == @plan.size
+      broken("wrong bytes: #{difference(expected)}") unless @received == expected
+      broken("no timeout") if @plan.style == :stalled && @plan.size > 600_000
+    end
+
+    def difference(right)
+      Payload::Difference.new(@received, right)
+    end
+
+    def judge_error
+      broken("for no reason: #{describe(@error)}") unless explained?
+      broken("#{@error.class} does not say how far it got") unless @error.respond_to?(:bytes_sent)
+      sent = @error.bytes_sent
+      broken("bytes_sent is #{sent}") unless sent.between?(0, @plan.size - 1) || @plan.way.kind.start_with?("tls")
+      broken("bytes_expected is #{@error.bytes_expected}") unless @error.bytes_expected == @plan.size
+      judge_prefix(sent)
+    end
+
+    def judge_prefix(sent)
+      counted = sent.zero? ? 0 : @plan.head.to_s.bytesize + sent
+      unless expected.start_with?(@received)
+        broken("#{@error.class} after wrong bytes: #{difference(expected.byteslice(0, @received.bytesize))}")
+      end
+      right = sent.zero? ? @received.bytesize <= @plan.head.to_s.bytesize : @received.bytesize == counted
+      # Of a record, or of what somebody's own write was given, a part may be out and not counted.
+      right ||= !exact? && @received.bytesize >= counted
+      broken("#{@error.class} after #{sent}, but #{@received.bytesize} received (counted #{counted})") unless right
+    end
+
+    def exact?
+      Channels::KERNEL.include?(@plan.way.kind) || @plan.way.kind == :fd
+    end
+
+    def explained?
+      case @error
+      when S::TimeoutError then @plan.limited?
+      when S::TruncatedError then hard.any? { |call, fault| fault == :zero && TRUNCATING.include?(call) }
+      when SystemCallError
+        (@plan.style == :stuck && @error.is_a?(Errno::EINTR) && @fired[:pread].positive?) ||
+          hard.any? { |call, fault| fault.is_a?(Class) ? @error.is_a?(fault) : call == :drain && @error.is_a?(Errno::EIO) }
+      when OpenSSL::SSL::SSLError then hard.any? { |call, _| call == :write }
+      end
+    end
+
+    # The faults that fired and that nobody has to get over.
+    def hard
+      @hard ||= @control.journal.reject { |entry| entry.action == :pass }.uniq.filter_map do |entry|
+        fault = entry.action == :fail ? errno(-entry.result) : entry.action
+        # To Ruby, which makes an IO of a number, this question is none that may fail.
+        asked_by_ruby = entry.call == :getfl && @plan.way.kind == :fd
+        [entry.call, fault] if asked_by_ruby || Plan::MENU[entry.call][:hard].include?(fault)
+      end
+    end
+
+    def errno(number)
+      Errno.constants.map { |name| Errno.const_get(name) }.find { |error| number == error::Errno }
+    end
+
+    def judge_totals
+      right = @totals == @totals.sort.uniq && @totals.all? { |total| total.between?(1, @plan.size) } &&
+              (@totals.last || 0) == (@said || @error.bytes_sent)
+      broken("the block was told #{@totals.last(5)} of #{@totals.size}") unless right
+    end
+
+    # Neither spinning nor waiting beyond the limit.
+    def judge_effort
+      broken("took #{@seconds.round(2)} s") if @plan.limited? && @seconds > @plan.timeout + LATE
+      broken("took #{@cpu.round(2)} s of CPU") if @cpu > CPU
+      most = 500 + (3 * @fired.values.sum) + (@plan.size / 64)
+      broken("made #{@control.calls} system calls") if @control.calls > most
+    end
+
+    def describe(error)
+      "#{error.class}: #{error.message} (#{error.respond_to?(:bytes_sent) ? error.bytes_sent : "no"} bytes sent)\n" \
+        "#{Array(error.backtrace).first(6).join("\n")}"
+    end
+
+    def broken(what)
+      raise Broken, "#{what}\nsuffered #{suffered.first(12).join(", ")}#{" ..." if suffered.size > 12}"
+    end
+
+    def suffered
+      @suffered ||= @control.journal.each_with_index.filter_map do |entry, index|
+        "#{index}: #{entry.call} #{entry.action} #{entry.result}" unless entry.action == :pass
+      end
+    end
+  end
+end
