@@ -6,8 +6,8 @@ require "rbconfig"
 # Faults made to order. Scenarios run in child processes: because a library that makes system calls fail is
 # preloaded there (preload/faults.c), or because what they do (a mark for life, SIGINT) would stay with the suite.
 module Faults
-  # fill and drain are splice, by its direction; write is writev as well, poll is ppoll; dup, getfl and widen are
-  # commands of fcntl, queued is three of ioctl, sockopt is both getsockopt and setsockopt.
+  # fill and drain are splice, by its direction; sendmsg is send as well, write writev, and poll ppoll; dup, getfl and
+  # widen are commands of fcntl, queued is three of ioctl, sockopt is both getsockopt and setsockopt.
   CALLS = %i[sendfile fill drain pread sendmsg preadv2 write poll pipe dup getfl widen fstat queued advise
              sockopt].freeze
   ACTIONS = %i[pass fail shorten zero dawdle_before dawdle_after ready].freeze
@@ -266,7 +266,7 @@ module Faults
       COMPILING.synchronize do
         Preloaded.compiled ||= File.join(Payload.dir, "faults.so").tap do |path|
           compiler = RbConfig::CONFIG["CC"].split
-          command = [*compiler, "-std=gnu11", "-Wall", "-Wextra", "-O1", "-shared", "-fPIC", "-o", path, SOURCE, "-ldl"]
+          command = [*compiler, "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC", "-o", path, SOURCE, "-ldl"]
           raise "can't compile #{SOURCE}" unless system(*command)
         end
       end

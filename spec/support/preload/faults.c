@@ -288,7 +288,8 @@ total(const struct iovec *iov, size_t count)
 ssize_t
 send(int fd, const void *bytes, size_t length, int flags)
 {
-    WITH_FAULTS(SENDMSG, flags, REAL(send)(fd, bytes, length, flags));
+    if (!is_watched(fd)) return REAL(send)(fd, bytes, length, flags);
+    SUFFER(SENDMSG, flags, REAL(send)(fd, bytes, length, flags));
 }
 
 ssize_t
