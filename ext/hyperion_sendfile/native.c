@@ -191,18 +191,19 @@ would_stall_loop(VALUE in, VALUE offset, VALUE len)
 }
 
 /*
- * Native.copy_at_once(out, in, offset, len, head, timeout) -> true, :turn, bytes, or nil
+ * Native.copy_at_once(out, in, offset, len, head, timeout) { |bytes, head_bytes| } -> true, :turn, bytes, or nil
  *
  * What copy_to_socket does for a small body between two IOs, in as few steps as can be: call copy_small
  * by its public name, which checks the arguments. true: all is out; :turn: the same, and a fiber has to
  * let others run; bytes: as many of head and body are out; nil: this is not the case it is for, and
- * nothing was sent.
+ * nothing was sent. The block is copy_small's, where another thread may interrupt this one.
  */
 static VALUE
 native_copy_at_once(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len, VALUE head,
                     VALUE timeout)
 {
     VALUE arguments[] = {out, in, offset, len, head};
+    int count;
     long whole;
     VALUE moved;
 
@@ -212,7 +213,9 @@ native_copy_at_once(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len, VA
         return Qnil;
     }
     whole = FIX2LONG(len) + (RB_TYPE_P(head, T_STRING) ? RSTRING_LEN(head) : 0);
-    moved = rb_funcallv(sendfile, id_copy_small, NIL_P(head) ? 4 : 5, arguments);
+    count = NIL_P(head) ? 4 : 5;
+    moved = rb_thread_alone() ? rb_funcallv(sendfile, id_copy_small, count, arguments)
+                              : rb_funcall_passing_block(sendfile, id_copy_small, count, arguments);
     if (moved != LONG2FIX(whole)) return moved;
     hs_count(HS_SMALL_RESPONSES, 1);
     hs_count(HS_SMALL_BYTES, (uint64_t)FIX2LONG(len));

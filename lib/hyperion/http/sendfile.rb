@@ -159,12 +159,14 @@ module Hyperion
         # @param waiter [Module, nil] nil: whichever suits who is calling
         def deliver(waiter, out, file, offset, len, head, timeout, progress)
           begin
-            moved = Native.copy_at_once(out, file, offset, len, head, timeout) unless progress
+            unless progress
+              moved = Native.copy_at_once(out, file, offset, len, head, timeout) { |body, start| moved = body + start }
+            end
             return len if moved == true
           rescue Errno::ESPIPE
             nil # the file has no offsets, and nothing was sent
           rescue SystemCallError, IOError => e
-            raise Progress.tell(e, 0, len)
+            raise Progress.tell(e, of_body(moved, head, len), len)
           end
           if moved == :turn
             sleep(0) if waiter.nil? && Waiters.under_scheduler?
@@ -213,7 +215,7 @@ module Hyperion
           end
           transfer.sent
         rescue Progress::Carrier => e
-          raise Progress.tell(e, *(transfer ? [transfer.sent, transfer.length] : [of_body(moved, head), len]))
+          raise Progress.tell(e, *(transfer ? [transfer.sent, transfer.length] : [of_body(moved, head, len), len]))
         ensure
           Stats.response(transfer.route, transfer.sent, transfer.complete?, e) if transfer
         end
@@ -229,8 +231,11 @@ module Hyperion
           transfer
         end
 
-        def of_body(moved, head)
-          moved ? [moved - head.to_s.bytesize, 0].max : 0
+        # @param moved [Integer, nil, true, Symbol] what {Native.copy_at_once} answered
+        def of_body(moved, head, len)
+          return moved ? len : 0 unless Integer === moved
+
+          [moved - head.to_s.bytesize, 0].max
         end
 
         def own_timeout(out)
@@ -253,7 +258,7 @@ module Hyperion
           return Native.flushed?(out) if IO === out
           return Ktls.flushed?(out) if transfer.ktls?
 
-          !tls?(out) || out.sync || TlsRoute.flushed?(out)
+          !tls?(out) || TlsRoute.flushed?(out)
         end
       end
     end

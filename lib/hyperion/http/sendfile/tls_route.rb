@@ -30,7 +30,6 @@ module Hyperion
             @ssl = ssl
             @io = io
             @buffer = String.new(capacity: RECORD)
-            ssl.flush unless TlsRoute.flushed?(ssl) # a write that was interrupted leaves its rest there
           end
 
           # Back to malloc while it is still in the processor's cache: the next call will get it.
@@ -39,17 +38,20 @@ module Hyperion
           end
 
           def call(transfer)
-            Native.send_records(@ssl, @io, transfer.file, transfer.position, transfer.remaining, transfer.head,
-                                transfer.head_sent, @buffer) { |bytes| transfer.advance_through_head(bytes) }
+            transfer.uninterrupted do
+              Native.send_records(@ssl, @io, transfer.file, transfer.position, transfer.remaining, transfer.head,
+                                  transfer.head_sent, @buffer) { |bytes| transfer.advance_through_head(bytes) }
+            end
           end
         end
         private_constant :Records
 
         # Whether OpenSSL's Ruby side holds nothing back for the connection. It tells nowhere; where its
-        # buffer can't be seen, it is to be flushed.
+        # buffer can't be seen, it is to be flushed. In sync mode, too, a write that was interrupted leaves
+        # its rest there.
         def self.flushed?(ssl)
           held = ssl.instance_variable_get(:@wbuffer)
-          String === held && held.empty?
+          held ? String === held && held.empty? : ssl.sync
         end
 
         # @return [true]

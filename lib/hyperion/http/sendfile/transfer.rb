@@ -7,7 +7,8 @@ module Hyperion
       # @api private
       class Transfer
         LOOKS_PER_TIMEOUT = 4.0
-        private_constant :LOOKS_PER_TIMEOUT
+        NEVER = { Object => :never }.freeze
+        private_constant :LOOKS_PER_TIMEOUT, :NEVER
 
         attr_reader :out, :file, :length, :head, :head_sent, :sent, :timeout, :idle
         # Whether the kernel may be asked to move the bytes by itself.
@@ -121,17 +122,30 @@ module Hyperion
           remaining
         end
 
-        # Counts what went out, of the region and of the head.
+        # Counts what went out, of the region and of the head. First of all, and tells of it next: Ruby lets
+        # interrupts in where a branch is taken or a method of Ruby returns (Integer#positive? is one).
         def advance(bytes, head_bytes = 0)
-          return if bytes.zero? && head_bytes.zero?
-
           @head_sent += head_bytes
           @head_left -= head_bytes
           @sent += bytes
+          @progress.call(@sent) if @progress && !@uninterrupted && bytes != 0
+          return unless (bytes + head_bytes).positive?
+
           @idle = @patient = 0
           @queued = nil
           start
-          @progress.call(@sent) if @progress && bytes.positive?
+        end
+
+        # Runs a write that lets interrupts in, so that none comes between the write and its count. The
+        # caller's block hears of it afterwards: the mask is the thread's, and must not outlast a switch to
+        # another fiber.
+        def uninterrupted(&write)
+          before = @sent
+          @uninterrupted = true
+          Thread.handle_interrupt(NEVER, &write)
+        ensure
+          @uninterrupted = false
+          @progress.call(@sent) if @progress && @sent > before
         end
 
         # Counts what went out of head and region laid end to end.

@@ -102,30 +102,19 @@ module Hyperion
         end
 
         # A TLS connection: it takes what fits into a record, or says what it waits for. What it did
-        # not take it has to be given again, unchanged. No interrupt comes between a record and its count;
-        # in the block that is told of it they are heard again, where it waits.
+        # not take it has to be given again, unchanged.
         def write_nonblock(transfer)
-          return write_and_count(transfer) unless transfer.report?
-
-          Thread.handle_interrupt(Object => :never) { write_and_count(transfer) }
-        end
-
-        def write_and_count(transfer)
           data = unwritten
           destination = Integer === transfer.out ? transfer.io : transfer.out
-          case written = Native.without_sigpipe { destination.write_nonblock(data, exception: false) }
-          when :wait_writable then :eagain
-          when :wait_readable then :want_read
-          else
-            count(written, transfer)
-            :partial
+          transfer.uninterrupted do
+            case written = Native.without_sigpipe { destination.write_nonblock(data, exception: false) }
+            when :wait_writable then :eagain
+            when :wait_readable then :want_read
+            else
+              wrote(written, transfer)
+              :partial
+            end
           end
-        end
-
-        def count(written, transfer)
-          return wrote(written, transfer) unless transfer.report?
-
-          Thread.handle_interrupt(Object => :on_blocking) { wrote(written, transfer) }
         end
 
         # Anything else takes it all, or says how much it took. It may wait, and it may keep what it was

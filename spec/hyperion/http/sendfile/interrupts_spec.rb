@@ -134,31 +134,52 @@ RSpec.describe Hyperion::Http::Sendfile, "interrupted" do
       end
     end
 
-    it "counts the bytes of a TLS record that is out" do
-      channel = channel(:tls13)
-      reader = channel.read
-      totals = []
-      writes = 0
-      sender = nil
-      channel.out.define_singleton_method(:write_nonblock) do |*arguments, **options|
-        super(*arguments, **options).tap do
-          if (writes += 1) == 5
-            Thread.new do
-              sender.thread.raise(stopped, "midway")
-            end.join
+    # The method of OpenSSL that writes, by way of C and by way of Ruby.
+    %i[syswrite_nonblock write_nonblock].each do |writes_by|
+      [true, false].each do |told|
+        it "counts the bytes of a TLS record that is out by #{writes_by}, #{told ? "with" : "without"} progress" do
+          channel = channel(:tls13)
+          reader = channel.read
+          totals = []
+          writes = 0
+          sender = nil
+          channel.out.define_singleton_method(writes_by) do |*arguments, **options|
+            super(*arguments, **options).tap do
+              Thread.new { sender.thread.raise(IOError, "midway") }.join if (writes += 1) == 5
+            end
           end
+          begun = Queue.new
+          progress = ->(sent) { totals << sent } if told
+          sender = start_under(:thread) do
+            begun.pop
+            S.copy_to_socket(channel.out, payload_file(1_000_003), &progress)
+          end
+          begun << true
+          error = sender.error
+          expect(error).to be_a(IOError).and have_attributes(message: "midway")
+          channel.finish
+          expect(writes).to be_between(5, 20)
+          expect(error.bytes_sent).to eq(reader.wait.bytes)
+          expect(totals.last).to eq(told ? error.bytes_sent : nil)
         end
       end
-      begun = Queue.new
-      sender = start_under(:thread) do
-        begun.pop
-        S.copy_to_socket(channel.out, payload_file(1_000_003)) { |sent| totals << sent }
+    end
+
+    it "counts the bytes of a small body that is not reported on" do
+      channel = channel(:tcp)
+      reader = channel.read
+      allow(S).to receive(:copy_small).and_wrap_original do |original, *arguments, &block|
+        original.call(*arguments, &block).tap do
+          sender = Thread.current
+          Thread.new { sender.raise(IOError, "midway") }.join
+        end
       end
-      begun << true
-      expect { sender.value }.to raise_error(stopped)
+      file = payload_file(60_000)
+      error = start_under(:thread) { S.copy_to_socket(channel.out, file, 0, 60_000, head: "head") }.error
       channel.finish
-      expect(writes).to be >= 5
-      expect(totals.last).to eq(reader.wait.bytes)
+      expect(error).to be_a(IOError).and have_attributes(message: "midway")
+      expect(error).to have_attributes(bytes_sent: 60_000, bytes_expected: 60_000)
+      expect(reader.wait.bytes).to eq(60_004)
     end
   end
 

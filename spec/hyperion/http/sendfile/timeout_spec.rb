@@ -96,6 +96,22 @@ RSpec.describe Hyperion::Http::Sendfile::TimeoutError do
     end
   end
 
+  it "covers what an interrupted write has left in the buffer of a TLS connection" do
+    senders = Waiters::ALL.map do |waiter|
+      channel = channel(:tls13, small: true)
+      channel.read(:stalled)
+      writer = start_under(:thread) { channel.out.write(payload(1_000_003)) }
+      await_backpressure(channel, writer)
+      writer.stop
+      start_sender(waiter, channel.out, payload_file(100), 0, 100, timeout: 0.3)
+    end
+    senders.each do |sender|
+      error, seconds = sender.value
+      expect(error).to be_a(described_class).and have_attributes(bytes_sent: 0, bytes_expected: 100)
+      expect(seconds).to be_between(0.3, 1.5)
+    end
+  end
+
   context "with a reader that takes something every 0.2 s" do
     # The least that makes room for more, with small buffers.
     at_a_time = { tcp: 4_096, pipe: 4_096, unix: 65_536, tls12: 16_384, tls13: 16_384 }
