@@ -5,7 +5,7 @@
 # that does nothing, and lib/ goes without the extension.
 #
 #   --enable-strict, or HYPERION_STRICT=1   all warnings, as errors
-#   HYPERION_PLATFORM=portable              as if the system had no sendfile
+#   HYPERION_PLATFORM=portable              as if the system had no sendfile; or linux, darwin, freebsd
 #   HYPERION_REGION=nogvl                   as if Ruby had no call to leave the GVL for a descriptor
 
 require "mkmf"
@@ -28,7 +28,7 @@ end
 skip_extension("no working C11 compiler") unless works?
 
 def platform
-  return "portable" if ENV["HYPERION_PLATFORM"] == "portable"
+  return ENV["HYPERION_PLATFORM"] if ENV["HYPERION_PLATFORM"]
 
   case RUBY_PLATFORM
   when /linux/ then have_header("sys/sendfile.h") ? "linux" : "portable"
@@ -50,16 +50,17 @@ end
 have_func("rb_io_mode", "ruby/io.h") # and with it rb_io_closed_p
 os = platform
 splice = os == "linux" && have_func("splice", "fcntl.h") ? "splice" : "splice_none"
-ktls = have_const("TLS_SET_RECORD_TYPE", "linux/tls.h") ? "ktls" : "ktls_none"
+ktls = os == "linux" && have_const("TLS_SET_RECORD_TYPE", "linux/tls.h") ? "ktls" : "ktls_none"
 resident = os == "linux" && have_const("RWF_NOWAIT", "sys/uio.h") ? "resident_preadv2" : "resident_none"
 cork = os == "linux" ? "cork" : "cork_none"
+queue = have_const("SIOCOUTQNSD", "linux/sockios.h") ? "queue" : "queue_none"
 cached = os == "linux" && have_const("RESOLVE_CACHED", "linux/openat2.h") ? "cached_openat2" : "cached_none"
 wait = have_func("ppoll", %w[signal.h poll.h]) ? "wait_ppoll" : "wait_poll"
 discard = have_func("sigtimedwait", "signal.h") ? "discard_sigtimedwait" : "discard_sigwait"
 
 $defs << "-D_GNU_SOURCE" << "-D_FILE_OFFSET_BITS=64"
 sources = %w[init native arguments gvl transfer signals buffered small records nagle stats] +
-          ["region_#{region}", "os_#{os}", splice, ktls, resident, cached, cork, wait, discard]
+          ["region_#{region}", "os_#{os}", splice, queue, ktls, resident, cached, cork, wait, discard]
 $srcs = sources.map { |name| "#{name}.c" }
 $CFLAGS << " -std=c11 -fvisibility=hidden"
 

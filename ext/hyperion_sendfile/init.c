@@ -10,6 +10,7 @@
  *   signals.c, wait_*.c            what a waiting thread needs
  *   records.c, cork*.c, nagle.c    TLS in userspace, by way of Ruby's OpenSSL
  *   ktls.c                         what a descriptor needs on which the kernel encrypts
+ *   queue*.c                       what the kernel has taken and not delivered
  *   resident_*.c, cached_*.c       what is in the page cache; what can be opened at once
  *   stats.c                        what was done
  */

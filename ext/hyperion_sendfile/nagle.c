@@ -26,5 +26,5 @@ hs_nagle_off(int fd)
 void
 hs_nagle_on(int fd)
 {
-    if (set_nodelay(fd, 0)) hs_os_push(fd, false);
+    if (set_nodelay(fd, 0)) hs_push(fd, false);
 }

@@ -91,7 +91,7 @@ static VALUE
 native_queued(VALUE self, VALUE io)
 {
     (void)self;
-    return INT2NUM(hs_os_queued(hs_out_descriptor(io)));
+    return INT2NUM(hs_queued(hs_out_descriptor(io)));
 }
 
 static VALUE
@@ -231,7 +231,7 @@ static VALUE
 native_push(VALUE self, VALUE io)
 {
     (void)self;
-    hs_os_push(hs_out_descriptor(io), false);
+    hs_push(hs_out_descriptor(io), false);
     return Qnil;
 }
 

@@ -1,4 +1,4 @@
-/* macOS: sendfile(2) with a header of its own; what it sent is reported along with an error. */
+/* macOS: sendfile(2); what it sent is reported along with an error. */
 #include "sendfile.h"
 
 #include <errno.h>
@@ -20,29 +20,49 @@ hs_os_supported(void)
 }
 
 /*
- * The count goes in and comes out by one variable, and includes the header both ways. Going in, 0
- * would mean "to the end of the file". A peer that has reset the connection is told as ENOTCONN.
+ * sendfile would write a head by itself and then go on with the file, also where the socket took only a part
+ * of the head; so a head goes out with the first piece of the region, in one write.
+ */
+static struct hs_moved
+send_head_and_piece(const struct hs_transfer *t)
+{
+    struct hs_transfer once = *t;
+
+    once.wait = false;
+    return hs_buffered(&once);
+}
+
+/* Errors that come before the kernel has moved, or counted, anything. */
+static bool
+came_first(int err)
+{
+    return hs_is_refusal(err) || err == EBADF || err == EFAULT;
+}
+
+/*
+ * The count goes in and comes out by one variable. Going in, 0 would mean "to the end of the file"; a call
+ * that is refused early enough leaves it as it was. A peer that has reset the connection is told as ENOTCONN.
  */
 struct hs_moved
 hs_os_sendfile(const struct hs_transfer *t)
 {
     off_t chunk = hs_next_chunk(t);
-    size_t head_left = t->head_length - t->head_sent;
-    struct iovec head = {.iov_base = (void *)(uintptr_t)(t->head + t->head_sent),
-                         .iov_len = head_left};
-    struct sf_hdtr header = {.headers = &head, .hdr_cnt = 1};
-    off_t count = (off_t)head_left + chunk;
-    struct hs_moved moved;
-    int err = 0;
+    off_t count = chunk;
+    int err;
 
     if (chunk == 0) return hs_send_head(t, false);
-    if (sendfile(t->in_fd, t->out_fd, t->offset + t->sent, &count, head_left > 0 ? &header : NULL,
-                 0) < 0) {
-        err = errno == ENOTCONN ? EPIPE : errno;
+    if (t->head_sent < t->head_length) return send_head_and_piece(t);
+
+    if (sendfile(t->in_fd, t->out_fd, t->offset + t->sent, &count, NULL, 0) == 0) {
+        return (struct hs_moved){.body = count};
     }
-    moved = hs_split(t, count, err);
-    moved.refused = hs_is_refusal(err);
-    return moved;
+    err = errno;
+    if (came_first(err) && count == chunk) count = 0;
+    return (struct hs_moved){
+        .body = count,
+        .err = err == ENOTCONN ? EPIPE : err,
+        .refused = hs_is_refusal(err),
+    };
 }
 
 enum hs_advice
@@ -52,19 +72,4 @@ hs_os_advise_sequential(int fd, off_t offset, off_t length)
                                .ra_count = length > INT_MAX ? INT_MAX : (int)length};
 
     return fcntl(fd, F_RDADVISE, &region) < 0 ? HS_ADVICE_ERROR : HS_ADVICE_OK;
-}
-
-int
-hs_os_queued(int fd)
-{
-    (void)fd;
-    return -1;
-}
-
-/* Without MSG_MORE only Nagle's algorithm holds anything, and an option set and reset can't undo it. */
-void
-hs_os_push(int fd, bool more)
-{
-    (void)fd;
-    (void)more;
 }

@@ -51,18 +51,3 @@ hs_os_advise_sequential(int fd, off_t offset, off_t length)
     return posix_fadvise(fd, offset, length, POSIX_FADV_SEQUENTIAL) == 0 ? HS_ADVICE_OK
                                                                          : HS_ADVICE_ERROR;
 }
-
-int
-hs_os_queued(int fd)
-{
-    (void)fd;
-    return -1;
-}
-
-/* Without MSG_MORE only Nagle's algorithm holds anything, and an option set and reset can't undo it. */
-void
-hs_os_push(int fd, bool more)
-{
-    (void)fd;
-    (void)more;
-}

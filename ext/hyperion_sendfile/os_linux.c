@@ -1,14 +1,9 @@
-/* Linux: sendfile(2), posix_fadvise(2), and how to let go of what TCP holds back. */
+/* Linux: sendfile(2) and posix_fadvise(2). */
 #include "sendfile.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/sockios.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <sys/ioctl.h>
 #include <sys/sendfile.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 const char *
@@ -59,30 +54,4 @@ hs_os_advise_sequential(int fd, off_t offset, off_t length)
 {
     return posix_fadvise(fd, offset, length, POSIX_FADV_SEQUENTIAL) == 0 ? HS_ADVICE_OK
                                                                          : HS_ADVICE_ERROR;
-}
-
-/* A socket tells by SIOCOUTQ, a pipe by FIONREAD, which it answers for both of its ends. */
-int
-hs_os_queued(int fd)
-{
-    int queued;
-
-    if (ioctl(fd, SIOCOUTQ, &queued) == 0 || ioctl(fd, FIONREAD, &queued) == 0) return queued;
-    return -1;
-}
-
-/*
- * Setting TCP_NODELAY sends what is queued, past Nagle's algorithm and MSG_MORE, also where it was
- * set before; resetting it leaves the queue so. Not TCP, or nothing unsent: nothing is held.
- */
-void
-hs_os_push(int fd, bool more)
-{
-    int unsent, nodelay, on = 1;
-    socklen_t size = sizeof(nodelay);
-
-    if (ioctl(fd, SIOCOUTQNSD, &unsent) < 0 || unsent == 0) return;
-    if (getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &nodelay, &size) < 0 || (nodelay && !more)) return;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    if (!nodelay) setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &nodelay, sizeof(nodelay));
 }

@@ -170,10 +170,13 @@ const char *hs_os_tag(void);
 bool hs_os_supported(void);
 enum hs_advice { HS_ADVICE_OK, HS_ADVICE_ERROR, HS_ADVICE_NOOP };
 enum hs_advice hs_os_advise_sequential(int fd, off_t offset, off_t length);
-/* How many bytes the kernel has taken and not delivered; -1: it doesn't say. */
-int hs_os_queued(int fd);
-/* Sends what TCP holds back: by Nagle's algorithm, or with more by MSG_MORE. */
-void hs_os_push(int fd, bool more);
+
+/*
+ * queue.c or queue_none.c. hs_queued: how many bytes the kernel has taken and not delivered; -1: it
+ * doesn't say. hs_push: sends what TCP holds back, by Nagle's algorithm, or with more by MSG_MORE.
+ */
+int hs_queued(int fd);
+void hs_push(int fd, bool more);
 
 /* nagle.c */
 bool hs_nagle_off(int fd);

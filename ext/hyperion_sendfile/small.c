@@ -17,7 +17,7 @@ sendfile_or_buffered(const struct hs_transfer *t)
     if (!hs_never_blocks(t->out_fd)) return hs_buffered(t);
 
     moved = hs_os_sendfile(t);
-    return moved.refused && moved.head == 0 ? hs_buffered(t) : moved;
+    return moved.refused && moved.head == 0 && moved.body == 0 ? hs_buffered(t) : moved;
 }
 
 hs_method *

@@ -119,7 +119,7 @@ look_at_queue(struct hs_transfer *t)
 {
     int before = t->queued;
 
-    t->queued = hs_os_queued(t->out_fd);
+    t->queued = hs_queued(t->out_fd);
     if (before >= 0 && t->queued != before) t->deadline_ns = after(t->timeout_ns);
 }
 
@@ -244,7 +244,7 @@ hs_transfer_run(struct hs_transfer *t)
     t->status = t->wait ? run_waiting(t, &signals.before) : run_once(t);
     if (stands_in && t->status == HS_FAILED && t->err == ESPIPE) t->status = HS_UNSUPPORTED;
     if (t->status == HS_DONE || t->status == HS_EOF || t->status == HS_FAILED) {
-        hs_os_push(t->out_fd, t->status != HS_DONE); /* there may be no next byte to push these */
+        hs_push(t->out_fd, t->status != HS_DONE); /* there may be no next byte to push these */
     }
     hs_signals_release(&signals);
 }

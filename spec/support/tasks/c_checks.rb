@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# Compiler checks of the extension for the Rakefile: strict builds, and a look at the platforms this machine is not.
+# Compiler checks of the extension for the Rakefile: strict builds.
 
 require "rake"
 require "rbconfig"
@@ -15,8 +15,6 @@ module CChecks
     $0 = ARGV.shift
     load $0
   RUBY
-
-  LINUX_ONLY = %w[splice.c ktls.c cork.c cached_openat2.c].freeze
 
   module_function
 
@@ -57,31 +55,5 @@ module CChecks
     end
     raise "#{extconf} makes #{compiler} strict nowhere" if strict.empty?
     raise "#{extconf} leaves #{compiler} lax: #{lax.first}" unless lax.empty?
-  end
-
-  # Each folder NAME of stand-ins declares what os_NAME.c calls and this machine lacks; the Ruby-free files are looked
-  # at in that light. os_portable.c needs none, so there the rest is looked at too.
-  def platform_syntax(sources, stand_ins)
-    names = Dir.glob("os_*.c", base: sources).map { |file| file[/os_(.+)\.c/, 1] } - %w[linux]
-    names |= Dir.children(stand_ins) if Dir.exist?(stand_ins)
-    names.sort.each do |name|
-      folder = File.join(stand_ins, name)
-      raise "no stand-in headers for os_#{name}.c in #{stand_ins}" unless name == "portable" || Dir.exist?(folder)
-
-      platform_files(sources, name).each { |file| check_syntax(file, folder) }
-      puts "#{name}: no warnings"
-    end
-  end
-
-  def platform_files(sources, name)
-    shared = Dir.glob("*.c", base: sources).reject { |file| file.start_with?("os_") || LINUX_ONLY.include?(file) }
-    shared.reject! { |file| File.read(File.join(sources, file)).include?("<ruby.h>") } unless name == "portable"
-    ["os_#{name}.c", *shared.sort].map { |file| File.join(sources, file) }
-  end
-
-  def check_syntax(file, folder)
-    ruby_headers = RbConfig::CONFIG.values_at("rubyhdrdir", "rubyarchhdrdir").flat_map { |path| ["-isystem", path] }
-    sh("cc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-D_GNU_SOURCE", "-D_FILE_OFFSET_BITS=64",
-       "-I", folder, *ruby_headers, file, verbose: false)
   end
 end

@@ -179,7 +179,7 @@ RSpec.describe Hyperion::Http::Sendfile, "with a descriptor closed by another th
       "a buffered write, and no number for a duplicate" => [:pread,
                                                             { size: 2_000_000, nonblock: false, none_left: true }]
     }.each do |what, (call, options)|
-      it "is not mixed up with the file that takes its number just before the system call (#{what})" do
+      it "is not mixed up with the file that takes its number just before the system call (#{what})", needs: :linux do
         report = Faults.run(:close_source_under, call, **options)
         expect(report).to include(fired: include(call => 1), taken: true)
         expect(report[:received]).to be_payload(payload(options[:size]).byteslice(0, report[:received].bytesize))

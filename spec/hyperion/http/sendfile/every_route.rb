@@ -31,7 +31,7 @@ module EveryRoute
     *routes("userspace", Channels::KERNEL, LARGE, from_memory: true),
     *routes("TLS", Channels::TLS, LARGE),
     *routes("own write", %i[wrapper], LARGE)
-  ].freeze
+  ].select { |route| S.splice_supported? || !route.splice }.freeze
 
   # A transfer under way, from +source+ to +channel+, read by +reader+.
   class Sending

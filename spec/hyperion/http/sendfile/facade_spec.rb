@@ -102,7 +102,7 @@ RSpec.describe Hyperion::Http::Sendfile do
     before { calls }
 
     %i[thread fiber_minimal].each do |waiter|
-      it "are fadvise_sequential once from 256 KiB on, for the region (#{waiter})" do
+      it "are fadvise_sequential once from 256 KiB on, for the region (#{waiter})", needs: :sendfile do
         { 262_143 => 0, 262_144 => 1, 900_000 => 1 }.each do |size, times|
           [nil, "1"].each do |splice|
             calls.all.clear
@@ -134,7 +134,7 @@ RSpec.describe Hyperion::Http::Sendfile do
       end
     end
 
-    it "are copy once per step of a fiber, from where the last one ended" do
+    it "are copy once per step of a fiber, from where the last one ended", needs: :sendfile do
       [65_537, large - 3].each do |size|
         calls.all.clear
         totals = []
@@ -150,7 +150,7 @@ RSpec.describe Hyperion::Http::Sendfile do
       end
     end
 
-    it "are copy_small once, then copy, where a fiber's small body meets a full socket" do
+    it "are copy_small once, then copy, where a fiber's small body meets a full socket", needs: :sendfile do
       channel = channel(:tcp, small: true)
       reader = channel.read(:stalled)
       sender = start_copy(:fiber_minimal, channel.out, file, 0, 60_000, head: "head")
@@ -166,7 +166,7 @@ RSpec.describe Hyperion::Http::Sendfile do
     end
 
     %i[thread fiber_minimal].each do |waiter|
-      it "are copy_splice_into_pipe by one pipe of its own, where splice is asked for (#{waiter})" do
+      it "are copy_splice_into_pipe by one pipe of its own, where splice is asked for (#{waiter})", needs: :splice do
         pipes = []
         allow(IO).to receive(:pipe).and_wrap_original do |original, *arguments|
           ours = caller_locations.any? { |place| place.path.include?("lib/hyperion/http/sendfile") }
@@ -199,7 +199,7 @@ RSpec.describe Hyperion::Http::Sendfile do
       expect(pipes).to eq(0)
     end
 
-    it "go on with sendfile where there is no pipe to be had, and mark nothing" do
+    it "go on with sendfile where there is no pipe to be had, and mark nothing", needs: :splice do
       allow(IO).to receive(:pipe).and_wrap_original do |original, *arguments|
         raise Errno::EMFILE if caller_locations.any? { |place| place.path.include?("lib/hyperion/http/sendfile") }
 
@@ -214,7 +214,7 @@ RSpec.describe Hyperion::Http::Sendfile do
     end
   end
 
-  describe ".splice_runtime_supported?" do
+  describe ".splice_runtime_supported?", needs: :splice do
     it "is true for HYPERION_HTTP_SPLICE=1 alone" do
       answers = [nil, "", "0", "1"].to_h { |value| [value, with_splice(value) { S.splice_runtime_supported? }] }
       expect(answers).to eq(nil => false, "" => false, "0" => false, "1" => true)
@@ -235,7 +235,7 @@ RSpec.describe Hyperion::Http::Sendfile do
   end
 
   describe ".fast_path_kind" do
-    it "is :native for real IOs and numbers alone" do
+    it "is :native for real IOs and numbers alone", needs: :sendfile do
       number = channel(:tcp).out.fileno
       [channel(:tcp).out, channel(:unix).out, channel(:pipe).out, file, $stdout, number].each do |out|
         expect(S.fast_path_kind(out)).to eq(:native)

@@ -113,7 +113,7 @@ RSpec.describe Hyperion::Http::Sendfile, "interrupted" do
   end
 
   # The interruption comes while the system call has done its work and has not returned: its bytes are out.
-  describe "inside a system call" do
+  describe "inside a system call", needs: :linux do
     {
       "sendfile, waiting by thread" => [:sendfile, { waiter: :thread, size: 20_000_003 }],
       "sendfile, waiting by fiber" => [:sendfile, { waiter: :fiber_async }],

@@ -4,7 +4,7 @@
 
 require "spec_helper"
 
-RSpec.describe Hyperion::Http::Sendfile, ".stats" do
+RSpec.describe Hyperion::Http::Sendfile, ".stats", needs: :sendfile do
   # What the block added to each counter that it changed.
   def counted
     before = S.stats
@@ -43,7 +43,7 @@ RSpec.describe Hyperion::Http::Sendfile, ".stats" do
   end
 
   Waiters::ALL.each do |waiter|
-    it "counts a response and its bytes by the route it took (#{waiter})" do
+    it "counts a response and its bytes by the route it took (#{waiter})", needs: :splice do
       expect(counted { deliver(:tcp, 5_000, waiter: waiter, head: "head") })
         .to eq(responses: { small: 1 }, bytes: { small: 5_000 })
       expect(counted { deliver(:tls13, 5_000, waiter: waiter) }.except(:waits))
@@ -65,9 +65,9 @@ RSpec.describe Hyperion::Http::Sendfile, ".stats" do
       .to eq(responses: { small: 1 }, bytes: { small: 5_000 })
   end
 
-  it "counts a change of route, and the response where it ended" do
-    refused = Faults::Rule.new(:fail, Errno::EINVAL::Errno, 0, Faults::ALWAYS)
-    changed = Faults.run(:counted, size: 500_000, faults: { sendfile: refused })
+  it "counts a change of route, and the response where it ended", needs: :linux do
+    refusal = Faults::Rule.new(:fail, Errno::EINVAL::Errno, 0, Faults::ALWAYS)
+    changed = Faults.run(:counted, size: 500_000, faults: { sendfile: refusal })
     expect(changed).to include(responses: include(memory: 1), bytes: include(memory: 500_000), fallbacks: 1)
   end
 

@@ -11,4 +11,7 @@ struct radvisory {
     int ra_count;
 };
 
+int stand_in_fcntl(int fd, int command, ...);
+#define fcntl stand_in_fcntl
+
 #endif

@@ -16,6 +16,8 @@ struct sf_hdtr {
     int trl_cnt;
 };
 
+/* The C library has another sendfile. */
+#define sendfile stand_in_sendfile
 int sendfile(int fd, int s, off_t offset, off_t *len, struct sf_hdtr *hdtr, int flags);
 
 #endif

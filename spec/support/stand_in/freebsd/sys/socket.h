@@ -15,6 +15,8 @@ struct sf_hdtr {
     int trl_cnt;
 };
 
+/* The C library has another sendfile. */
+#define sendfile stand_in_sendfile
 int sendfile(int fd, int s, off_t offset, size_t nbytes, struct sf_hdtr *hdtr, off_t *sbytes, int flags);
 
 #endif

@@ -1,0 +1,1 @@
+#error "there is no such header on this system"

@@ -1,0 +1,67 @@
+# frozen_string_literal: true
+
+# Builds of the extension as other systems have it, for the Rakefile: with the headers and the kernel that stand in for
+# those of macOS and FreeBSD, and as on a system without sendfile. Each has a folder of its own; the normal build is
+# left alone.
+
+require "rake"
+require "rbconfig"
+require "shellwords"
+
+module Platforms
+  extend Rake::FileUtilsExt
+
+  NAMES = %w[portable darwin freebsd].freeze
+  ROOT = File.expand_path("../../..", __dir__)
+  STAND_INS = File.join(ROOT, "spec/support/stand_in")
+  FEATURE = "hyperion/http/sendfile/hyperion_sendfile"
+  CFLAGS = %w[-std=gnu11 -Wall -Wextra -Werror -O1 -fPIC -D_GNU_SOURCE].freeze
+
+  # Specs of what does not depend on the system, or knows on which it is; and those of the stand-in kernel.
+  SPECS = (%w[delivers_every_byte edges errors close timeout facade peer_gone interrupts stats].map do |name|
+    "spec/hyperion/http/sendfile/#{name}_spec.rb"
+  end + ["spec/platforms"]).freeze
+
+  module_function
+
+  # Runs the specs against the build of that name; what the stand-in kernel does by chance comes from the seed.
+  def spec(name, seed)
+    library = build(name)
+    puts "#{name}: STAND_IN_SEED=#{seed}" unless name == "portable"
+    environment = { "HYPERION_PLATFORM" => name, "STAND_IN_SEED" => seed.to_s }
+    Dir.chdir(ROOT) do
+      sh(environment, Gem.ruby, "-I", library, "-S", "rspec", "--require", "spec_helper", *SPECS, verbose: false)
+    end
+  end
+
+  # The folder to put into the load path.
+  def build(name)
+    folder = File.join(ROOT, "tmp/platforms", name)
+    rm_rf folder, verbose: false
+    mkdir_p File.join(folder, "lib", File.dirname(FEATURE)), verbose: false
+    Dir.chdir(folder) do
+      configure(name)
+      sh "make", "-s", "V=0", verbose: false
+    end
+    product = "#{File.basename(FEATURE)}.#{RbConfig::CONFIG["DLEXT"]}"
+    mv File.join(folder, product), File.join(folder, "lib", File.dirname(FEATURE), product), verbose: false
+    File.join(folder, "lib")
+  end
+
+  def configure(name)
+    headers = File.join(STAND_INS, name)
+    options = []
+    options.push("--with-cppflags=-I#{headers}", "--with-dldflags=#{kernel(headers).join(" ")}") if Dir.exist?(headers)
+    sh({ "HYPERION_PLATFORM" => name, "HYPERION_STRICT" => "1" }, Gem.ruby,
+       File.join(ROOT, "ext/hyperion_sendfile/extconf.rb"), *options, out: File::NULL, verbose: false)
+  end
+
+  # The object files of the stand-in kernel.
+  def kernel(headers)
+    [File.join(STAND_INS, "kernel.c"), File.join(headers, "sendfile.c")].map do |source|
+      File.expand_path("#{File.basename(source, ".c")}_stand_in.o").tap do |object|
+        sh(*RbConfig::CONFIG["CC"].shellsplit, *CFLAGS, "-I", headers, "-c", source, "-o", object, verbose: false)
+      end
+    end
+  end
+end
