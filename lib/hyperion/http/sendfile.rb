@@ -196,13 +196,13 @@ module Hyperion
           status = Native.transfer(out, file, offset, len, :sendfile, head, 0, timeout, false) do |bytes, of_head|
             moved = bytes + of_head
           end
-          raise TimeoutError.new(of_body(moved, head), len, timeout) if status == :timeout
+          raise TimeoutError.new(of_body(moved, head, len), len, timeout) if status == :timeout
 
           status == :done || moved
         rescue SystemCallError, IOError => e
-          raise Progress.tell(e, of_body(moved, head), len)
+          raise Progress.tell(e, of_body(moved, head, len), len)
         ensure
-          Stats.response(:sendfile, of_body(moved, head), status == :done, e) if e || status.nil? || status == :done
+          Stats.response(:sendfile, of_body(moved, head, len), status == :done, e) if e || status.nil? || status == :done
         end
 
         # @param moved [Integer, nil] bytes of head and region that are out already; nil: nothing was tried
