@@ -202,7 +202,8 @@ module Hyperion
         rescue SystemCallError, IOError => e
           raise Progress.tell(e, of_body(moved, head, len), len)
         ensure
-          Stats.response(:sendfile, of_body(moved, head, len), status == :done, e) if e || status.nil? || status == :done
+          whole = status == :done
+          Stats.response(:sendfile, of_body(moved, head, len), whole, e) if whole || e || status.nil?
         end
 
         # @param moved [Integer, nil] bytes of head and region that are out already; nil: nothing was tried
@@ -213,11 +214,12 @@ module Hyperion
           transfer.guarded(waiter) do
             (transfer.native? && NativeRoute.run(transfer, waiter, moved.nil?)) || UserspaceRoute.run(transfer, waiter)
           end
+          whole = true
           transfer.sent
         rescue Progress::Carrier => e
           raise Progress.tell(e, *(transfer ? [transfer.sent, transfer.length] : [of_body(moved, head, len), len]))
         ensure
-          Stats.response(transfer.route, transfer.sent, transfer.complete?, e) if transfer
+          Stats.response(transfer.route, transfer.sent, whole || transfer.complete?, e) if transfer
         end
 
         def transfer_of(out, file, offset, len, head, timeout, progress)

@@ -59,6 +59,15 @@ RSpec.describe Hyperion::Http::Sendfile, ".stats", needs: :sendfile do
     end
   end
 
+  it "counts a response whose length only its source knows" do
+    expect(counted { S.copy_to_socket(StringIO.new, StringIO.new("five!")) })
+      .to eq(responses: { userspace: 1 }, bytes: { userspace: 5 })
+  end
+
+  it "counts no response that the caller's block has left" do
+    expect(counted { S.copy_to_socket(StringIO.new, StringIO.new("five!")) { break } }).to eq(bytes: { userspace: 5 })
+  end
+
   it "counts a small response that is reported on like one that is not" do
     channel = channel(:tcp)
     expect(counted { S.copy_to_socket(channel.out, payload_file(5_000), 0, 5_000) { |sent| sent } })
