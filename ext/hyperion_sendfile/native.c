@@ -186,7 +186,8 @@ native_plain_p(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len, VALUE h
 static bool
 would_stall_loop(VALUE in, VALUE offset, VALUE len)
 {
-    if (NIL_P(rb_fiber_scheduler_current()) || !FIXNUM_P(offset)) return false;
+    if (NIL_P(rb_fiber_scheduler_current())) return false;
+    if (!FIXNUM_P(offset) || FIX2LONG(offset) < 0) return false;
     return !hs_resident(hs_in_descriptor(in), FIX2LONG(offset), FIX2LONG(len));
 }
 

@@ -60,20 +60,27 @@ module Hyperion
             @threads = 0
           end
 
-          # @return [Thread::Queue] closed when the block has run
+          # @return [Thread::Queue] closed when the block has run, or can't
           def run(&job)
             done = Thread::Queue.new
             @mutex.synchronize do
               @jobs << [job, done]
-              next if @threads == READERS
-
-              @threads += 1
-              Thread.new { work }
+              add_thread
+              @jobs.pop.last.close if @threads.zero? # and whoever sends waits for the disk
             end
             done
           end
 
           private
+
+          def add_thread
+            return if @threads == READERS
+
+            Thread.new { work }
+            @threads += 1
+          rescue ThreadError
+            nil # the system has no more of them: the others do it
+          end
 
           def work
             leaving = false

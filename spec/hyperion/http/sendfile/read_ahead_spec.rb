@@ -54,4 +54,32 @@ RSpec.describe Hyperion::Http::Sendfile, "sending a cold file in a fiber" do
     expect(report[:error]).to include(class: "Hyperion::Http::Sendfile::TimeoutError", sent: 0, expected: 300_000)
     expect(report[:received]).to eq("")
   end
+
+  it "goes on where no thread can be had to read" do
+    allow(S.const_get(:Native)).to receive(:resident?).and_return(false)
+    refused = 0
+    allow(Thread).to receive(:new).and_wrap_original do |original, *arguments, &block|
+      if caller_locations.any? { |location| location.path.end_with?("read_ahead.rb") }
+        refused += 1
+        raise ThreadError, "can't create Thread: Resource temporarily unavailable"
+      end
+      original.call(*arguments, &block)
+    end
+    channel = channel(:tcp)
+    reader = channel.read
+    file = payload_file(100_000)
+    sent = start_under(:fiber_async) { Array.new(6) { S.copy_to_socket(channel.out, file, 0, 100_000) } }
+    expect(sent.value).to all(eq(100_000))
+    channel.finish
+    expect(refused).to be >= 6
+    expect(reader.result).to be_payload(payload(100_000) * 6)
+  end
+
+  it "does not move the position of a file whose offset it refuses" do
+    file = payload_file(100_000)
+    S.copy_to_socket(StringIO.new, file, 0, 100_000) # and so it is in the page cache
+    refusal = start_under(:fiber_async) { S.copy_to_socket(channel(:tcp).out, file, -1, 10) }.error
+    expect(refusal).to be_an(ArgumentError)
+    expect(file.sysseek(0, IO::SEEK_CUR)).to eq(0)
+  end
 end
