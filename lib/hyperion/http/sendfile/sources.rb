@@ -16,7 +16,8 @@ module Hyperion
             require_start(offset) if offset.positive? && stream?(file)
             return file
           end
-          return unless file.respond_to?(:to_io) && (file.respond_to?(:pread) || !file.respond_to?(:read))
+          return unless file.respond_to?(:to_io)
+          return if !file.respond_to?(:pread) && (file.respond_to?(:read) || file.respond_to?(:readpartial))
 
           io = file.to_io
           io if IO === io && Native.regular_size(io)

@@ -99,6 +99,23 @@ RSpec.describe Hyperion::Http::Sendfile, "at the edges" do
     end
   end
 
+  it "reads what decodes by a readpartial alone by that, too" do
+    decoder = Struct.new(:to_io) do
+      def readpartial(...)
+        Channels::Wrapper.garble(to_io.readpartial(...))
+      end
+    end
+    [1_500, size].each do |bytes|
+      [StringIO.new(+"".b), Channels::Wrapper.new(StringIO.new(+"".b))].each do |out|
+        expect(S.copy_to_socket(out, decoder.new(payload_file(bytes)), 0, bytes)).to eq(bytes)
+        received = out.respond_to?(:to_io) ? Channels::Wrapper.garble(out.to_io.string) : out.string
+        expect(received).to be_payload(Channels::Wrapper.garble(payload(bytes)))
+      end
+      expect { S.copy_to_socket(StringIO.new, decoder.new(payload_file(bytes)), 1, 2) }
+        .to raise_error(ArgumentError, /\boffset\b/)
+    end
+  end
+
   it "takes bytes for bytes, whatever encoding a source gives them" do
     source = Object.new
     text = "ß" * 1_000
