@@ -5,6 +5,7 @@
 #include "sendfile.h"
 
 #include <errno.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -80,9 +81,19 @@ at_end_of_file(const struct hs_transfer *t)
            st.st_size > 0 && st.st_size <= t->offset + t->sent;
 }
 
+static bool
+sends_datagrams(int fd)
+{
+    int type = 0;
+    socklen_t size = sizeof(type);
+
+    return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_DGRAM;
+}
+
 /*
  * The status after one attempt. An error that comes with bytes is told where there is a caller to
  * be told both; to one that does not wait, the bytes are told and the error comes with the next call.
+ * But a datagram that fails is dropped with the head that was to begin it: the next call could succeed.
  */
 static enum hs_status
 judge(const struct hs_transfer *t, const struct hs_moved *moved)
@@ -92,7 +103,9 @@ judge(const struct hs_transfer *t, const struct hs_moved *moved)
 
     if (complete(t)) return HS_DONE;
     if (moved->err == 0 && !progress) return HS_EOF;
-    if (progress && (moved->err == 0 || full || !t->wait)) return HS_PARTIAL;
+    if (progress && (moved->err == 0 || full || (!t->wait && !sends_datagrams(t->out_fd)))) {
+        return HS_PARTIAL;
+    }
     if (full) return HS_EAGAIN;
     if (moved->err == EINTR) return HS_INTERRUPTED;
     return moved->refused ? HS_UNSUPPORTED : HS_FAILED;
