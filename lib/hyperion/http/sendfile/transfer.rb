@@ -8,7 +8,9 @@ module Hyperion
       class Transfer
         LOOKS_PER_TIMEOUT = 4.0
         NEVER = { Object => :never }.freeze
-        private_constant :LOOKS_PER_TIMEOUT, :NEVER
+        # Seconds that are as good as no limit, and more than some clocks take. As in C.
+        FOR_EVER = 9e9
+        private_constant :LOOKS_PER_TIMEOUT, :NEVER, :FOR_EVER
 
         attr_reader :out, :file, :length, :head, :head_sent, :sent, :timeout, :idle
         # Whether the kernel may be asked to move the bytes by itself.
@@ -30,7 +32,7 @@ module Hyperion
           @head_left = head ? head.bytesize : 0
           @head_sent = 0
           @sent = 0
-          @timeout = timeout
+          @timeout = timeout unless timeout && timeout > FOR_EVER
           @progress = progress
           @idle = @patient = 0
           @resident_until = offset

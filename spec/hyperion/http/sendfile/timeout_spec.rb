@@ -96,6 +96,20 @@ RSpec.describe Hyperion::Http::Sendfile::TimeoutError do
     end
   end
 
+  [Float::INFINITY, 1e300].each do |seconds|
+    it "takes #{seconds} for no limit" do
+      %i[unix tls13].product(Waiters::ALL).each do |kind, waiter|
+        channel = channel(kind)
+        reader = channel.read
+        channel.out.sync = false
+        channel.out.write("held back ")
+        expect(copy_under(waiter, channel.out, payload_file(100_000), timeout: seconds)).to eq(100_000)
+        channel.finish
+        expect(reader.result).to be_payload("held back ".b + payload(100_000))
+      end
+    end
+  end
+
   it "covers what an interrupted write has left in the buffer of a TLS connection" do
     senders = Waiters::ALL.map do |waiter|
       channel = channel(:tls13, small: true)
