@@ -64,6 +64,13 @@ open_below(const char *root, const char *path, enum hs_links links)
     return fd;
 }
 
+/* Whether a time of so many seconds fits into 64 bits of nanoseconds. */
+static bool
+countable(int64_t seconds)
+{
+    return seconds > -9000000000 && seconds < 9000000000;
+}
+
 bool
 hs_open_cached(const char *root, const char *path, enum hs_links links, void *buffer,
                size_t capacity, struct hs_cached_file *file)
@@ -72,7 +79,7 @@ hs_open_cached(const char *root, const char *path, enum hs_links links, void *bu
     struct stat st;
 
     if (fd < 0) return false;
-    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
+    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || !countable(st.st_mtim.tv_sec)) {
         close(fd);
         return false;
     }
