@@ -45,6 +45,22 @@ RSpec.describe Hyperion::Http::Sendfile, "in the cases of published suites" do
     Channels::Wrapper.garble(string)
   end
 
+  describe "the table of them" do
+    # The text of a spec, with the shared examples that it runs.
+    def text_of(name)
+      paths = ["#{__dir__}/#{name}_spec.rb", "#{__dir__}/../../../support/#{name}.rb"].select { |path| File.file?(path) }
+      paths.map { |path| File.read(path) }.join.gsub(/" \\\n\s*"/, "")
+    end
+
+    it "has every example that the table names" do
+      table = File.readlines("#{__dir__}/../../../published_suites.md").grep(/^\|/).join
+      cells = table.scan(/`(\w+)`: ((?:"[^"]+"(?:, )?)+)/)
+      named = cells.flat_map { |name, titles| titles.scan(/"([^"]+)"/).flatten.map { |title| [name, title] } }
+      expect(named.size).to be > 100
+      expect(named.uniq.reject { |name, title| text_of(name).include?(title) }).to eq([])
+    end
+  end
+
   describe "a regular file as the destination" do
     # Never full, so nothing that is waited for; and it has a position, which is none of the source's.
     [24, 60_000, 300_007, 3_000_003].each do |size|
