@@ -85,6 +85,12 @@ RSpec.describe S::Middleware do
     expect(segments(200, { "Transfer-Encoding" => "chunked" }, body)).to be_nil
   end
 
+  it "knows them by any letters" do
+    expect(response(200, { "Content-length" => size.to_s }, body)[1].keys).to eq(%w[Content-length])
+    expect(segments(200, { "Content-length" => "5" }, body)).to be_nil
+    expect(segments(200, { "Transfer-encoding" => "chunked" }, body)).to be_nil
+  end
+
   it "can do with its own body, where something else iterates that" do
     content = +""
     response(200, headers, body).last.each { |chunk| content << chunk }
@@ -151,5 +157,30 @@ RSpec.describe S::ServerSocket do
     expect(described_class.open?(socket, proc {}, 1)).to be(false)
     expect(described_class.open?(socket, :itself.to_proc, 1)).to be(false)
     expect(described_class.open?(socket, [].method(:push).to_proc, 1)).to be(false)
+  end
+
+  # Puma as far as its frame shows.
+  puma = Class.new do
+    def self.name
+      "Puma::Server"
+    end
+
+    def iterate(body, socket, io_buffer: "", chunked: false, content_length: 1)
+      body.each { |part| [part, socket, io_buffer, chunked, content_length] }
+    end
+  end
+
+  it "is open to Puma's block when the head is out and that length announced, and not otherwise" do
+    socket = Cleanup.close(UNIXSocket.pair.first)
+    open = lambda do |to = socket, **frame|
+      body = Object.new
+      body.define_singleton_method(:each) { |&block| S::ServerSocket.open?(socket, block, 1) }
+      puma.new.iterate(body, to, **frame)
+    end
+    expect(open.call).to be(true)
+    expect(open.call(Object.new)).to be(false)
+    [{ io_buffer: "HTTP/1.1 200 OK" }, { chunked: true }, { content_length: 2 }].each do |frame|
+      expect([frame, open.call(**frame)]).to eq([frame, false])
+    end
   end
 end

@@ -78,8 +78,9 @@ module Hyperion
           defined?(::Rack::Lint::Wrapper) ? ::Rack::Lint::Wrapper === body : false
         end
 
+        # Rack 2 leaves it to the app which letters of a name are capitals.
         def field(headers, name)
-          headers[name] || headers[name.split("-").map(&:capitalize).join("-")]
+          headers[name] || headers.find { |key, _| key.casecmp?(name) }&.last
         end
 
         def take_over(socket, status, headers, body)

@@ -52,8 +52,10 @@ module Hyperion
         end
 
         SERVERS = [
-          Server.new("puma.socket", "Puma::Server", "Puma::Const::PUMA_VERSION", ">= 6.0", "< 9") do |frame, bytesize|
-            !frame.local_variable_get(:chunked) && frame.local_variable_get(:content_length) == bytesize
+          # Up to 6.0.0 the head can still be in the buffer while a body is iterated.
+          Server.new("puma.socket", "Puma::Server", "Puma::Const::PUMA_VERSION", ">= 6.0.1", "< 9") do |frame, bytesize|
+            !frame.local_variable_get(:chunked) && frame.local_variable_get(:content_length) == bytesize &&
+              frame.local_variable_get(:io_buffer).empty?
           end,
           # These two end each response with its connection, and know no transfer coding.
           Server.new("unicorn.socket", "Unicorn::HttpServer", "Unicorn::Const::UNICORN_VERSION", "~> 6.1") { true },
