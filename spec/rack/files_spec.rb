@@ -253,6 +253,10 @@ RSpec.describe S::Files do
       expect(here.call("GET", "/#{"long/" * 2_000}name").status).to eq(404)
     end
 
+    it "is not what a request without a path is about" do
+      expect(app.call(env(nil)).first).to eq(404)
+    end
+
     it "is found by a path that is no valid text of its encoding" do
       expect(app.call(env((+"/\xFF").force_encoding(Encoding::UTF_8))).first).to eq(400)
       expect(app.call(env("")).first).to eq(404)

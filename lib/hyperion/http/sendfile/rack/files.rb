@@ -83,7 +83,8 @@ module Hyperion
 
           return options if method == "OPTIONS" && env["PATH_INFO"] == "*" # of the server itself
 
-          path = RequestPath.resolve(env["PATH_INFO"])
+          # Of "http://host" Falcon makes no path.
+          path = RequestPath.resolve(env["PATH_INFO"] || "")
           return path.nil? ? not_found(method) : refuse(400, method) unless path
 
           negotiate(env, method, path)
