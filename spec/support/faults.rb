@@ -266,7 +266,8 @@ module Faults
       COMPILING.synchronize do
         Preloaded.compiled ||= File.join(Payload.dir, "faults.so").tap do |path|
           compiler = RbConfig::CONFIG["CC"].split
-          command = [*compiler, "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC", "-o", path, SOURCE, "-ldl"]
+          command = [*compiler, "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC", "-o", path,
+                     SOURCE, "-ldl"]
           raise "can't compile #{SOURCE}" unless system(*command)
         end
       end
