@@ -16,14 +16,14 @@ class Listing
     <html lang="en">
     <meta charset="utf-8">
     <meta name="viewport" content="width=device-width">
-    <title><%= h(title) %></title>
-    <h1><%= h(title) %></h1>
+    <title><%= text(title) %></title>
+    <h1><%= text(title) %></h1>
     <ul>
     <%- unless title == "/" -%>
     <li><a href="../">../</a>
     <%- end -%>
     <%- entries.each do |name| -%>
-    <li><a href="./<%= h(u(name)) %>"><%= h(name) %></a>
+    <li><a href="./<%= h(u(name)) %>"><%= text(name) %></a>
     <%- end -%>
     </ul>
   TEMPLATE
@@ -32,12 +32,12 @@ class Listing
   include ERB::Util
 
   def initialize(root)
-    @root = File.realpath(root)
+    @root = File.realpath(root).b # names are bytes, whatever the locale says
     @files = Hyperion::Http::Sendfile::Files.new(@root)
   end
 
   def call(env)
-    path = env["PATH_INFO"]
+    path = env["PATH_INFO"].to_s.b
     directory = directory(path)
     return @files.call(env) unless directory && %w[GET HEAD].include?(env["REQUEST_METHOD"])
     return redirect("#{path}/") unless path.end_with?("/")
@@ -51,19 +51,23 @@ class Listing
 
   # @return [String, nil] nil: it is none, or one outside of the root
   def directory(path)
-    name = path.gsub(/%\h\h/) { |escape| escape[1..].hex.chr }.force_encoding(Encoding::UTF_8)
-    return if name.include?("\0") || !name.valid_encoding?
+    name = path.gsub(/%\h\h/) { |escape| escape[1..].hex.chr }
+    return if name.include?("\0")
 
-    directory = File.realpath(File.join(@root, name))
-    directory if File.directory?(directory) && "#{directory}/".start_with?("#{@root}/".squeeze("/"))
+    directory = File.realpath(File.join(@root, name)).b
+    directory if readable?(directory) && "#{directory}/".start_with?("#{@root}/".squeeze("/"))
   rescue SystemCallError
     nil
   end
 
+  def readable?(directory)
+    File.directory?(directory) && File.readable?(directory)
+  end
+
   def page(directory)
-    title = "#{directory.delete_prefix(@root)}/".scrub
-    entries = Dir.children(directory).map { |name| File.directory?(File.join(directory, name)) ? "#{name}/" : name }
-    entries = entries.reject { |name| name.start_with?(".") }.sort
+    title = "#{directory.delete_prefix(@root)}/"
+    entries = Dir.children(directory).map(&:b).reject { |name| name.start_with?(".") }
+    entries.map! { |name| File.directory?(File.join(directory, name)) ? "#{name}/" : name }.sort!
     HTML.result(binding)
   end
 
@@ -72,9 +76,13 @@ class Listing
     [301, { "location" => path.sub(%r{\A/+}, "/"), "content-length" => "0" }, []]
   end
 
+  def text(name)
+    h(name.dup.force_encoding(Encoding::UTF_8).scrub)
+  end
+
   # A slash at the end stands for a directory.
   def u(name)
-    url_encode(name.b).gsub("%2F", "/")
+    url_encode(name).gsub("%2F", "/")
   end
 end
 

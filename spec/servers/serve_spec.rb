@@ -18,8 +18,8 @@ RSpec.describe "a directory on a server" do
     end
   end
 
-  def start(serve, name)
-    server = ServerProcess.command(serve, @root, "PORT", name)
+  def start(serve, name, environment: {})
+    server = ServerProcess.command(serve, @root, "PORT", name, environment: environment)
     Cleanup.later { server.stop }
     server
   end
@@ -50,6 +50,19 @@ RSpec.describe "a directory on a server" do
                              ["./%C3%BC%23%3F.txt", "ü#?.txt".b], ["./sub%20folder/", "sub folder/"])
     expect(links.map(&:last)).not_to include(".hidden", "../")
     links.map(&:first).grep_v(%r{/\z}).each { |link| expect(get(server, link.delete_prefix(".")).status).to eq(200) }
+  end
+
+  it "is listed whatever the locale, and whatever the names are" do
+    FileUtils.mkdir_p(File.join(@root, "ü", "ö"))
+    File.write(File.join(@root, "ü".b, "\xFF".b), "no UTF-8")
+    %w[C C.UTF-8].each do |locale|
+      server = start(serve, "puma", environment: { "LC_ALL" => locale })
+      page = get(server, "/%C3%BC/")
+      expect([locale, page.status]).to eq([locale, 200])
+      expect(page.body.scan(/href="([^"]*)">([^<]*)/).drop(1))
+        .to eq([["./%C3%B6/", "ö/".b], ["./%FF", "\u{FFFD}".b]])
+      ["/%FF", "/\xC3/%C3".b, "http://127.0.0.1"].each { |target| expect(get(server, target).status).to be < 500 }
+    end
   end
 
   it "leads to its folders, and not out of it" do
