@@ -135,13 +135,16 @@ module Hyperion
           splice_supported? && !Native.splice_marked_unsupported? && ENV["HYPERION_HTTP_SPLICE"] == "1"
         end
 
-        # What {copy_to_socket} and {copy_to_socket_blocking} did in this process so far. Counters are not
-        # read at one instant: a response may be counted, and its bytes not yet.
+        # What {copy_to_socket} and {copy_to_socket_blocking} did in this process so far, and in the one it was
+        # forked from before that. Counters are not read at one instant: a response may be counted, and its
+        # bytes not yet.
         #
         # @return [Hash{Symbol=>Hash, Integer}] `responses` (those sent whole) and `bytes` (of regions,
         #   those of failed responses too), each by route (:small, :sendfile, :splice, :memory, :ktls,
-        #   :tls_userspace, :userspace); `waits` (for room in a socket), `fallbacks` (to another route,
-        #   because the kernel would not go on by this one), `timeouts`, `truncations`
+        #   :tls_userspace, :userspace); `waits` (for room in a socket that took nothing; a fiber comes to
+        #   that rarely, since it waits after what was taken in part, too, which is not counted),
+        #   `fallbacks` (to another route, because the kernel would not go on by this one), `timeouts`,
+        #   `truncations`
         def stats
           Stats.snapshot
         end
