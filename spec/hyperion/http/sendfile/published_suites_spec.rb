@@ -48,8 +48,8 @@ RSpec.describe Hyperion::Http::Sendfile, "in the cases of published suites" do
   describe "the table of them" do
     # The text of a spec, with the shared examples that it runs.
     def text_of(name)
-      paths = ["#{__dir__}/#{name}_spec.rb", "#{__dir__}/../../../support/#{name}.rb"].select { |path| File.file?(path) }
-      paths.map { |path| File.read(path) }.join.gsub(/" \\\n\s*"/, "")
+      paths = ["#{__dir__}/#{name}_spec.rb", "#{__dir__}/../../../support/#{name}.rb"]
+      paths.select { |path| File.file?(path) }.map { |path| File.read(path) }.join.gsub(/" \\\n\s*"/, "")
     end
 
     it "has every example that the table names" do
