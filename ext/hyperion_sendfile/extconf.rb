@@ -47,6 +47,17 @@ def region
   by_descriptor && have_func("rb_thread_io_blocking_region") ? "io" : "nogvl"
 end
 
+# Some processors of 32 bits count in 64 by a library of the compiler's.
+def counts_by_itself?
+  try_link(<<~C)
+    #include <stdatomic.h>
+    #include <stdint.h>
+    static atomic_uint_least64_t counter;
+    int main(void) { return (int)atomic_fetch_add(&counter, 1); }
+  C
+end
+
+have_library("atomic") unless counts_by_itself?
 have_func("rb_io_mode", "ruby/io.h") # and with it rb_io_closed_p
 os = platform
 splice = os == "linux" && have_func("splice", "fcntl.h") ? "splice" : "splice_none"
