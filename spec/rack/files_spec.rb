@@ -26,6 +26,14 @@ RSpec.describe S::Files do
     File.rename("#{dir}/.new", "#{dir}/#{name}")
   end
 
+  # The superuser may read everything.
+  def as_nobody
+    Process::Sys.seteuid(Process.euid.zero? ? Etc.getpwnam("nobody").uid : Process.euid)
+    yield
+  ensure
+    Process::Sys.seteuid(Process.uid)
+  end
+
   it_behaves_like "a file server"
 
   context "where nothing is in memory yet" do
@@ -188,14 +196,29 @@ RSpec.describe S::Files do
       replace("file", "x")
       File.chmod(0, "#{dir}/file")
       File.chmod(0o755, dir)
-      nobody = Process.euid.zero? ? Etc.getpwnam("nobody").uid : Process.euid
-      answer = begin
-        Process::Sys.seteuid(nobody)
-        here.call("GET", "/file")
-      ensure
-        Process::Sys.seteuid(Process.uid)
-      end
+      answer = as_nobody { here.call("GET", "/file") }
       expect([answer.status, answer["content-type"], answer.body]).to eq([403, "text/plain", "Forbidden\n"])
+    end
+
+    it "beside one that may not be read is served all the same" do
+      ["file", "file.br"].each { |name| replace(name, name) }
+      File.chmod(0, "#{dir}/file.br")
+      File.chmod(0o755, dir)
+      coded = S::Files.new(dir, precompressed: true)
+      answer = as_nobody { DirectClient.new(coded).call("GET", "/file", "accept-encoding" => "br") }
+      expect([answer.status, answer.body]).to eq([200, "file"])
+    end
+
+    it "that is none is not even opened, which a FIFO's other end would be told of" do
+      Dir.mktmpdir do |outside|
+        File.mkfifo("#{outside}/fifo")
+        File.symlink("#{outside}/fifo", "#{dir}/link")
+        allow(File).to receive(:new).and_call_original
+        %i[inside follow refuse].each do |symlinks|
+          expect(DirectClient.new(S::Files.new(dir, symlinks: symlinks)).call("GET", "/link").status).to eq(404)
+        end
+        expect(File).not_to have_received(:new).with("#{dir}/link", any_args)
+      end
     end
 
     { "the future" => Time.now + 3_600, "a future beyond 64 bits of ns" => Time.utc(2_400) }.each do |what, time|

@@ -85,8 +85,10 @@ module Hyperion
 
         def take_over(socket, status, headers, body)
           path = body.respond_to?(:to_path) ? body.to_path : body.path
-          file = File.new(path, File::RDONLY | File::NONBLOCK) if path # not to be held up by a FIFO
-          return unless file&.stat&.file? && (region = region(file.size, headers, body))
+          return unless path && File.file?(path) # the other end of a FIFO can tell that it is opened
+
+          file = File.new(path, File::RDONLY | File::NONBLOCK) # in case that it has become one
+          return unless file.stat.file? && (region = region(file.size, headers, body))
 
           offset, length = region
           headers = headers.merge("content-length" => length.to_s) unless field(headers, "content-length")

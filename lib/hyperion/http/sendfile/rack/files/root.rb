@@ -48,13 +48,16 @@ module Hyperion
             open_cached(path) || open_waiting(path)
           end
 
-          # As {#open}, for what most likely is not there: an exception costs more than a stat(2).
+          # As {#open}, for what most likely is not there: an exception costs more than a stat(2). What may not be
+          # read is as not there.
           #
           # @param (see #open)
           # @return (see #open)
           # @raise (see #open)
           def open_if_there(path)
             open_cached(path) || (open_waiting(path) if File.exist?(join(path)))
+          rescue Errno::EACCES, Errno::EPERM
+            nil
           end
 
           # @param path [String] absolute
@@ -63,6 +66,9 @@ module Hyperion
           # @return [Array(File, Integer, Integer, Integer), nil] open for reading, with its inode, size, and mtime in
           #   nanoseconds; a small file may be there as a String, read; nil: there is no regular file of that name
           def self.open(path)
+            # The other end of a FIFO, and many a device, can tell that it is opened.
+            return unless File.stat(path).file?
+
             file = File.new(path, FLAGS)
             stat = file.stat
             found = [file, stat.ino, stat.size, nanoseconds(stat.mtime)] if stat.file? && (!block_given? || yield(file))
