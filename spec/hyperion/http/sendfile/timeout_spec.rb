@@ -197,6 +197,15 @@ RSpec.describe Hyperion::Http::Sendfile::TimeoutError do
       expect_no_extension(Waiters::FIBERS.map { |waiter| stuck(:copy, waiter) })
     end
 
+    it "asks it now and then, where the waiting is done in C", needs: :linux do
+      faults = { sendfile: Faults::Rule.new(:fail, Errno::EAGAIN::Errno, 0, Faults::ALWAYS) }
+      %i[thread blocking_in_fiber].each do |waiter|
+        report = Faults.run(:deliver, size: 1_000_003, waiter: waiter, timeout: 0.3, faults: faults)
+        expect(report[:error]).to include(class: described_class.name, sent: 0, expected: 1_000_003)
+        expect(report[:fired][:sendfile]).to be_between(3, 60)
+      end
+    end
+
     it "times out all the same by splice", needs: :splice do
       use_splice(true)
       expect_no_extension(Waiters::ALL.map { |waiter| stuck(:copy_splice_into_pipe, waiter) })
