@@ -21,7 +21,7 @@ Gem::Specification.new do |spec|
   # Named by pattern rather than by git, so that an unpacked tarball builds the same gem; a build inside ext/ leaves
   # nothing that matches but extconf.h.
   spec.files = Dir.glob(
-    ["lib/**/*.rb", "ext/**/*.{c,h,rb}", "sig/**/*.rbs", "LICENSE", "README.md", "CHANGELOG.md"], base: __dir__
+    ["lib/**/*.rb", "ext/**/*.{c,h,rb}", "sig/**/*.rbs", "LICENSE", "{README,CHANGELOG,SECURITY}.md"], base: __dir__
   ).reject { |path| File.basename(path) == "extconf.h" }
   spec.require_paths = ["lib"]
   spec.extensions = ["ext/hyperion_sendfile/extconf.rb"]
