@@ -124,7 +124,8 @@ sendfile_copy(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len)
  * that fits, and its bytes count in the result. A block gets the bytes of body and head, if there are
  * any, also when an interrupt keeps them from being returned.
  *
- * The count is short, too, when sendfile refuses the body after the head is out.
+ * The count is short, too, when sendfile refuses the body after the head is out, and, with ::keep_gvl=,
+ * where the page cache has only a beginning of the body.
  *
  * Raises as ::copy does, and ArgumentError when +len+ is over SMALL_FILE_THRESHOLD. See pread(2),
  * send(2), sendfile(2).
