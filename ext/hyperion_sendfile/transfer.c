@@ -178,9 +178,10 @@ static enum hs_status
 attempt(struct hs_transfer *t)
 {
     int gone = t->ktls ? hs_ktls_gone(t->out_fd, NULL) : 0;
-    struct hs_moved moved = gone ? (struct hs_moved){.err = gone} : t->method(t);
+    struct hs_moved moved = {.err = gone};
     enum hs_status status;
 
+    if (!gone) moved = t->method(t);
     t->head_sent += moved.head;
     t->sent += moved.body;
     t->err = moved.err;

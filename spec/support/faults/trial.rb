@@ -125,16 +125,22 @@ module Faults
           primitive = :copy_small if @fell_back
           @fell_back = true
           pipes.each(&:close).clear
-          return sent + S.copy_to_socket(@channel.out, source, @plan.offset + sent, @plan.size - sent) if
-            primitive == :copy_small && @plan.size - sent > S.small_file_threshold
+          return hand_over(source, sent) if primitive == :copy_small && @plan.size - sent > S.small_file_threshold
         end
       end
       sent
     rescue SystemCallError => e
-      S::Progress.tell(e, sent + (e.respond_to?(:bytes_sent) ? e.bytes_sent : 0), @plan.size)
+      S::Progress.tell(e, sent, @plan.size) unless e.respond_to?(:bytes_sent)
       raise
     ensure
       pipes.each(&:close)
+    end
+
+    # The rest to the façade.
+    def hand_over(source, sent)
+      sent + S.copy_to_socket(@channel.out, source, @plan.offset + sent, @plan.size - sent)
+    rescue SystemCallError, IOError => e
+      raise S::Progress.tell(e, sent + e.bytes_sent, @plan.size)
     end
 
     def check_status(primitive, bytes, status, sent)
