@@ -32,7 +32,8 @@ hs_never_blocks(int fd)
     struct stat st;
     int flags = fcntl(fd, F_GETFL);
 
-    return (flags >= 0 && (flags & O_NONBLOCK)) || (fstat(fd, &st) == 0 && S_ISREG(st.st_mode));
+    if (flags < 0) return errno == EBADF; /* which the call itself will say */
+    return (flags & O_NONBLOCK) || (fstat(fd, &st) == 0 && S_ISREG(st.st_mode));
 }
 
 static ssize_t

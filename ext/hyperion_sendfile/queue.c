@@ -24,7 +24,7 @@ hs_queued(int fd)
 void
 hs_push(int fd, bool more)
 {
-    int unsent, nodelay, on = 1;
+    int unsent = 0, nodelay, on = 1;
     socklen_t size = sizeof(nodelay);
 
     if (ioctl(fd, SIOCOUTQNSD, &unsent) < 0 || unsent == 0) return;

@@ -266,9 +266,8 @@ module Faults
       COMPILING.synchronize do
         Preloaded.compiled ||= File.join(Payload.dir, "faults.so").tap do |path|
           compiler = RbConfig::CONFIG["CC"].split
-          command = [*compiler, "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC", "-o", path,
-                     SOURCE, "-ldl"]
-          raise "can't compile #{SOURCE}" unless system(*command)
+          flags = %w[-std=gnu11 -Wall -Wextra -Werror -O1 -shared -fPIC]
+          raise "can't compile #{SOURCE}" unless system(*compiler, *flags, "-o", path, SOURCE, "-ldl")
         end
       end
     end

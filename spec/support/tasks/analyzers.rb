@@ -10,7 +10,7 @@ module Analyzers
   extend Rake::FileUtilsExt
 
   DEFINES = %w[-std=c11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64].freeze
-  RUBY_HEADERS = RbConfig::CONFIG.values_at("rubyhdrdir", "rubyarchhdrdir").flat_map { |path| ["-isystem", path] }.freeze
+  RUBY_HEADERS = RbConfig::CONFIG.values_at("rubyhdrdir", "rubyarchhdrdir").flat_map { ["-isystem", _1] }.freeze
 
   # All that looks for mistakes, but for what can't be avoided here:
   TIDY = [
@@ -39,10 +39,10 @@ module Analyzers
 
   # Files with the flags that go with them: what is compiled here, and what elsewhere.
   def groups(sources, stand_ins)
-    elsewhere = Dir.children(stand_ins).sort.to_h do |name|
+    elsewhere = Dir.children(stand_ins).reject { |name| name.include?(".") }.sort.to_h do |name|
       [[File.join(sources, "os_#{name}.c")], ["-I", File.join(stand_ins, name), *DEFINES]]
     end
-    here = Dir.glob(File.join(sources, "*.c")).sort - elsewhere.keys.flatten
+    here = Dir.glob(File.join(sources, "*.c")) - elsewhere.keys.flatten
     { here => DEFINES + RUBY_HEADERS, **elsewhere }
   end
 
