@@ -12,10 +12,11 @@
 /*
  * No more than this per system call: a socket that is drained as fast as it is filled never says
  * EAGAIN, and the kernel looks at no signal until the call returns. An attempt that does not wait may be
- * an event loop's, whose other fibers wait for it.
+ * an event loop's, whose other fibers wait for it; and with kernel TLS a call for a peer that is gone keeps
+ * all of it in memory.
  */
 static const off_t CHUNK = 16 * 1024 * 1024;
-static const off_t CHUNK_OF_ATTEMPT = 4 * 1024 * 1024;
+static const off_t SHORT_CHUNK = 4 * 1024 * 1024;
 
 /* A descriptor that polls writable and then takes nothing is asked again after a growing pause. */
 static const int64_t FIRST_PAUSE_NS = 1000 * 1000;
@@ -55,7 +56,7 @@ off_t
 hs_next_chunk(const struct hs_transfer *t)
 {
     off_t remaining = t->length - t->sent;
-    off_t chunk = t->wait ? CHUNK : CHUNK_OF_ATTEMPT;
+    off_t chunk = t->wait && !t->ktls ? CHUNK : SHORT_CHUNK;
 
     if (remaining <= chunk) return remaining;
     return remaining < 2 * chunk ? remaining / 2 : chunk;
