@@ -5,7 +5,7 @@
 
 module PackagedGem
   USER_FILES = %r{\A(?:lib/.+\.rb|ext/hyperion_sendfile/[^/]+\.[ch]|ext/hyperion_sendfile/extconf\.rb|sig/.+\.rbs|
-                      LICENSE|README\.md|CHANGELOG\.md)\z}x
+                      LICENSE|(?:README|CHANGELOG|SECURITY)\.md)\z}x
   BUILD_PRODUCTS = %r{(?:\A|/)(?:extconf\.h|conftest.*)\z}
   GEM_COMMAND = ["-rrubygems/gem_runner", "-e", "Gem::GemRunner.new.run(ARGV.dup)"].freeze
   PAYLOAD_LENGTH = (8 << 20) + 3
@@ -30,7 +30,7 @@ module PackagedGem
     strays = contents.reject { |path| path.match?(USER_FILES) && !path.match?(BUILD_PRODUCTS) }
     raise "packed, but of no use to a user: #{strays.join(", ")}" unless strays.empty?
 
-    missing = %w[LICENSE README.md CHANGELOG.md ext/hyperion_sendfile/extconf.rb] - contents
+    missing = %w[LICENSE README.md CHANGELOG.md SECURITY.md ext/hyperion_sendfile/extconf.rb] - contents
     raise "not packed: #{missing.join(", ")}" unless missing.empty?
 
     puts "packed: #{contents.length} files"
