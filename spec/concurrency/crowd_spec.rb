@@ -25,7 +25,7 @@ RSpec.describe Hyperion::Http::Sendfile, "serving a crowd by splice" do
     ENV["HYPERION_HTTP_SPLICE"] = "1"
     said = []
     pairs = Array.new(crowd) { UNIXSocket.pair }
-    pairs.each_key { |out| out.setsockopt(:SOCKET, :SNDBUF, 4_096) }
+    pairs.map(&:first).each { |out| out.setsockopt(:SOCKET, :SNDBUF, 4_096) }
     Sync do |task|
       senders = pairs.map do |out, _|
         task.async do
