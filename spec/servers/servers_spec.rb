@@ -136,6 +136,13 @@ RSpec.shared_examples "files over connections" do |name|
     expect(Zlib.gunzip(answer.body)).to be_payload(payload(OnServers::LARGE))
   end
 
+  %w[inverted inverted-logged].each do |by|
+    it "lets another body change what it sends (#{by})" do
+      answer = fetch(target(100_001, by))
+      expect(answer.body.unpack("C*").map { |byte| byte ^ 255 }.pack("C*")).to be_payload(payload(100_001))
+    end
+  end
+
   it "leaves the framing to the server where the length is not announced" do
     answer = wire.call("GET", target(OnServers::LARGE, "lengthless"))
     expect(answer.status).to eq(200)

@@ -9,6 +9,7 @@ name, port, root, prelude = ARGV
 require prelude if prelude
 
 require "hyperion/http/sendfile/rack"
+require "delegate"
 require "rack/builder"
 require "rack/deflater"
 require "rack/common_logger"
@@ -36,12 +37,25 @@ module Direct
 end
 S.singleton_class.prepend(Direct)
 
+# Changes what it wraps, and passes on all else.
+class Inverted < SimpleDelegator
+  def each
+    super { |chunk| yield chunk.unpack("C*").map { |byte| byte ^ 255 }.pack("C*") }
+  end
+end
+
 files = S::Files.new(root, {}, "application/octet-stream", timeout: 2)
+inverted = lambda do |env|
+  status, headers, body = files.call(env)
+  [status, headers, Inverted.new(body)]
+end
 stock = Rack::Files.new(root, {}, "application/octet-stream")
 apps = {
   "files" => files,
   "middleware" => S::Middleware.new(stock, timeout: 2),
   "logged" => Rack::CommonLogger.new(files, File.open(File::NULL, "w")),
+  "inverted" => inverted,
+  "inverted-logged" => Rack::CommonLogger.new(inverted, File.open(File::NULL, "w")),
   "linted" => Rack::Lint.new(files),
   "deflated" => Rack::Deflater.new(files, sync: false),
   "lengthless" => lambda do |env|

@@ -99,14 +99,15 @@ module Hyperion
 
           private
 
-          # @return [FileBody, Rack::BodyProxy, nil] what the app returned, if that is a FileBody or passes calls on to
-          #   one; nil: something else, or something comes between that may change what is sent
+          # @return [FileBody, nil] what the app returned, if that is one, bare or in Rack::BodyProxy; nil: something
+          #   else, or something comes between that may change what is sent, though it pass on every call
           def regions_of(body)
             body = body.body if body.instance_of?(::Protocol::HTTP::Body::Completable)
             return unless body.instance_of?(::Protocol::Rack::Body::Enumerable)
 
             body = body.body
-            body if FileBody === body || (::Rack::BodyProxy === body && body.respond_to?(:copy_to))
+            body = body.instance_variable_get(:@body) while body.instance_of?(::Rack::BodyProxy)
+            body if FileBody === body
           end
         end
 
