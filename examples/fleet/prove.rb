@@ -119,11 +119,12 @@ class Fleet
     @over = true
     results = clients.map(&:value)
     wrong = results.flat_map(&:last)
-    puts "#{before.count { |server, pid| @pids[server] != pid }} of #{SERVERS.size} servers restarted; " \
-         "#{results.sum(&:first)} requests answered rightly, #{wrong.size} not"
+    restarted = before.count { |server, pid| @pids[server] != pid }
+    right = results.sum(&:first)
+    puts "#{restarted} of #{SERVERS.size} servers restarted; #{right} requests answered rightly, #{wrong.size} not"
     restart.servers.each { |server, row| puts "#{server}: #{row["stot"]} requests, #{row["wretr"]} tried again" }
     wrong.tally.each { |failure, count| puts "#{count} times: #{failure}" }
-    wrong.empty?
+    restarted == SERVERS.size && right.positive? && wrong.empty?
   end
 end
 
