@@ -25,32 +25,15 @@ COLD = "cold"
 WARM = "in the page cache"
 
 # What one round has to tell of one peer: seconds.
-Beats = Struct.new(:wall, :percentile, :worst)
-
-def beside_a_heartbeat(&block)
-  heartbeat = Bench::Heartbeat.new
-  wall = Async { |task| heartbeat.beside(task) { Bench::Measure.time(&block).wall } }.wait
-  Beats.new(wall, Bench::Statistics.percentile(heartbeat.late, 99), heartbeat.late.max)
-end
-
-def in_another_process
-  process = fork do
-    yield
-  ensure
-    exit!
-  end
-  beside_a_heartbeat { Process.wait(process) }
-end
-
 PEERS = {
   OURS => lambda do |socket, file, length|
-    beside_a_heartbeat { S.copy_to_socket(socket, file, 0, length) }
+    Bench::Heartbeat.beside { S.copy_to_socket(socket, file, 0, length) }
   end,
   "IO.copy_stream" => lambda do |socket, file, length|
-    beside_a_heartbeat { IO.copy_stream(file, socket, length, 0) }
+    Bench::Heartbeat.beside { IO.copy_stream(file, socket, length, 0) }
   end,
   ELSEWHERE => lambda do |socket, file, length|
-    in_another_process { S.copy_to_socket_blocking(socket, file, 0, length) }
+    Bench::Heartbeat.beside_another_process { S.copy_to_socket_blocking(socket, file, 0, length) }
   end
 }.freeze
 

@@ -10,7 +10,29 @@ module Bench
     BEAT = 0.001
     private_constant :BEAT
 
+    # What it noticed beside something: seconds that took, and the longest a beat was late, wall and CPU.
+    Beats = Struct.new(:wall, :worst, :worst_cpu, :percentile)
+
     attr_reader :late, :cpu
+
+    class << self
+      # @return [Beats] beside the block, which gets a task of the event loop
+      def beside
+        heartbeat = new
+        wall = Async { |task| heartbeat.beside(task) { Measure.time { yield task }.wall } }.wait
+        Beats.new(wall, heartbeat.late.max, heartbeat.cpu.max, Statistics.percentile(heartbeat.late, 99))
+      end
+
+      # @return [Beats] the same, with the block in another process
+      def beside_another_process
+        process = fork do
+          yield
+        ensure
+          exit!
+        end
+        beside { Process.wait(process) }
+      end
+    end
 
     def initialize
       @late = []
