@@ -49,6 +49,7 @@ class MinimalScheduler
       ready = select
       resume_runnable
       resume_ready(ready)
+      resume_closed
       resume_expired
     end
   end
@@ -78,6 +79,8 @@ class MinimalScheduler
     ready = IO.select(readable, ios(IO::WRITABLE), nil, patience) || [[], []]
     @wake_r.read_nonblock(4096, exception: false) if ready[0].delete(@wake_r)
     ready
+  rescue IOError, Errno::EBADF
+    [[], []] # somebody has closed what a fiber waits for
   end
 
   def ios(event)
@@ -99,6 +102,13 @@ class MinimalScheduler
     @waiting.to_a.each do |fiber, wait|
       events = events_for(wait, ready[0], ready[1])
       fiber.resume(events) if events.positive? && @waiting[fiber].equal?(wait)
+    end
+  end
+
+  # They see for themselves.
+  def resume_closed
+    @waiting.to_a.each do |fiber, wait|
+      fiber.resume(wait.events) if wait.io.closed? && @waiting[fiber].equal?(wait)
     end
   end
 

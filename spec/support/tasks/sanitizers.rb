@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
-# Runs specs on an extension that is built to notice what it must not do: AddressSanitizer with UBSan; and a
-# script under valgrind. The normal build stays as it is.
+# Runs the extension built to notice what it must not do (AddressSanitizer with UBSan), and a script under valgrind. The
+# normal build stays as it is.
 
 require "fileutils"
 require "rake"
@@ -26,10 +26,14 @@ module Sanitizers
     load $0
   RUBY
 
+  # Fails unless the process has that build, and no other.
+  CHECK = "require 'hyperion-sendfile'; " \
+          "exit File.read('/proc/self/maps').scan(/\\S*hyperion_sendfile.so/).uniq == ARGV"
+
   module_function
 
-  # Specs on the sanitized build +name+.
-  def rspec(name, extconf, *arguments)
+  # A command on the sanitized build +name+.
+  def run(name, extconf, *command)
     library = build(name, BUILDS.fetch(name), extconf)
     runtimes = %w[libasan.so libubsan.so].map { |file| runtime(file) }
     environment = {
@@ -39,12 +43,13 @@ module Sanitizers
       "UBSAN_OPTIONS" => "print_stacktrace=1",
       "RUBYOPT" => "#{ENV.fetch("RUBYOPT", nil)} #{first(library)}"
     }
-    sh environment, Gem.ruby, "-S", "rspec", "--require", "spec_helper", *arguments
+    sh environment, Gem.ruby, "-Ilib", "-e", CHECK, "#{File.join(library, FEATURE)}.so", verbose: false
+    sh environment, *command, verbose: false
   end
 
   # So that all Ruby processes, those that specs start too, take this build whatever their load path.
   def first(library)
-    "-I#{library} -r#{FEATURE}"
+    "-I#{library} -r#{File.join(library, FEATURE)}.so"
   end
 
   # @return [String] a load path with the build
