@@ -140,7 +140,7 @@ module Faults
         case style
         when :once then once
         when :often then dice([200, 500].sample(random: @random))
-        when :rare then dice(80)
+        when :rare then dice(120)
         when :hints then HINTS.to_h { |call| [call, rule(pick(MENU[call][:soft]), 0, ALWAYS)] }
         when :stuck then pick(stuck_calls).then { |call| { call => rule(pick(STUCK[call]), @random.rand(3), ALWAYS) } }
         when :stalled then {}
@@ -153,7 +153,7 @@ module Faults
       calls.to_h do |call|
         fault = pick(MENU[call].values.flatten)
         times = pick(for_good?(call, fault) ? [1, 2, ALWAYS] : [1, 1, 2, 5])
-        [call, rule(fault, pick([0, 0, 0, 1, 2, 3]), times)]
+        [call, rule(fault, pick([0, 0, 0, 0, 1, 2]), times)]
       end
     end
 
@@ -168,7 +168,7 @@ module Faults
       MENU.each_with_object({}) do |(call, faults), rules|
         choices = (hard ? faults[:soft] + faults[:hard] : faults[:soft]).sample(8, random: @random)
         choices -= [:ready] if way.kind == :pipe # a blocking write would then wait in the kernel
-        next if choices.empty? || @random.rand(4).zero?
+        next if choices.empty? || @random.rand(6).zero?
 
         first, *others = choices.map { |fault| action(fault) }
         rules[call] = Rule.new(*first, pick([0, 0, 0, 1, 2]), ALWAYS, chance, @random.rand(1 << 62), others)
@@ -186,7 +186,7 @@ module Faults
     def choose_circumstances
       @timeout = limited? ? 0.25 : pick([nil, nil, 15])
       @reader = style == :stalled ? :stalled : pick(%i[greedy greedy greedy slow])
-      @small_buffers = style == :stalled || reader == :slow || @random.rand(4).zero?
+      @small_buffers = style == :stalled || reader == :slow || @random.rand(2).zero?
       @keep_gvl = @random.rand(4).zero?
       @report = !own_loop && @random.rand(3).zero?
       @follow_up = @random.rand(3).zero? && size_in(1..200_000)
