@@ -36,15 +36,26 @@ module Sanitizers
   def run(name, extconf, *command)
     library = build(name, BUILDS.fetch(name), extconf)
     runtimes = %w[libasan.so libubsan.so].map { |file| runtime(file) }
+    reports = File.expand_path("tmp/#{name}/report")
+    rm_f Dir.glob("#{reports}.*"), verbose: false
     environment = {
       "LD_PRELOAD" => runtimes.join(":"),
       # Ruby itself leaks at its end, and handles SIGSEGV.
-      "ASAN_OPTIONS" => "detect_leaks=0:abort_on_error=1:handle_segv=0:use_sigaltstack=0",
-      "UBSAN_OPTIONS" => "print_stacktrace=1",
+      "ASAN_OPTIONS" => "detect_leaks=0:abort_on_error=1:handle_segv=0:use_sigaltstack=0:log_path=#{reports}",
+      "UBSAN_OPTIONS" => "print_stacktrace=1:log_path=#{reports}",
       "RUBYOPT" => "#{ENV.fetch("RUBYOPT", nil)} #{first(library)}"
     }
     sh environment, Gem.ruby, "-Ilib", "-e", CHECK, "#{File.join(library, FEATURE)}.so", verbose: false
-    sh environment, *command, verbose: false
+    sh(environment, *command, verbose: false) do |right, status|
+      look_into(reports)
+      raise "#{command.join(" ")}: #{status}" unless right
+    end
+  end
+
+  # Of all processes; a warning (that fibers have stacks of their own) is no finding.
+  def look_into(reports)
+    findings = Dir.glob("#{reports}.*").map { |path| File.read(path) }.grep(/ERROR|runtime error/)
+    raise findings.join("\n") if findings.any?
   end
 
   # So that all Ruby processes, those that specs start too, take this build whatever their load path.
