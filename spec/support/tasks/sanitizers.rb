@@ -42,7 +42,7 @@ module Sanitizers
       "LD_PRELOAD" => runtimes.join(":"),
       # Ruby itself leaks at its end, and handles SIGSEGV.
       "ASAN_OPTIONS" => "detect_leaks=0:abort_on_error=1:handle_segv=0:use_sigaltstack=0:log_path=#{reports}",
-      "UBSAN_OPTIONS" => "print_stacktrace=1:log_path=#{reports}",
+      "UBSAN_OPTIONS" => "print_stacktrace=1",
       "RUBYOPT" => "#{ENV.fetch("RUBYOPT", nil)} #{first(library)}"
     }
     sh environment, Gem.ruby, "-Ilib", "-e", CHECK, "#{File.join(library, FEATURE)}.so", verbose: false
