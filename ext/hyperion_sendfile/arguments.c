@@ -36,14 +36,6 @@ mode(VALUE io)
     return rb_io_mode(io);
 }
 
-/* Such a Ruby doesn't tell what is in its buffer. In sync mode there will rarely be anything. */
-static bool
-empty_buffer(VALUE io)
-{
-    if (!(mode(io) & FMODE_SYNC)) return false;
-    rb_io_flush(io);
-    return true;
-}
 #else
 static bool
 closed(VALUE io)
@@ -58,11 +50,26 @@ mode(VALUE io)
 {
     return RFILE(io)->fptr->mode;
 }
+#endif
 
+#ifdef HAVE_RB_IO_T_WBUF
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored                                                                     \
+    "-Wdeprecated-declarations" /* while it is there, nothing else tells */
 static bool
 empty_buffer(VALUE io)
 {
     return RFILE(rb_io_get_write_io(io))->fptr->wbuf.len == 0;
+}
+#pragma GCC diagnostic pop
+#else
+/* Such a Ruby doesn't tell what is in its buffer. In sync mode there will rarely be anything. */
+static bool
+empty_buffer(VALUE io)
+{
+    if (!(mode(io) & FMODE_SYNC)) return false;
+    rb_io_flush(io);
+    return true;
 }
 #endif
 

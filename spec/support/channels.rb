@@ -46,7 +46,7 @@ module Channels
     end
 
     def writable?
-      !wire.wait_writable(0).nil?
+      !IO.select(nil, [wire], nil, 0).nil?
     end
 
     # Bytes that the kernel holds for the reader.
@@ -135,14 +135,14 @@ module Channels
 
     def unix(small)
       out, peer = UNIXSocket.pair
-      out.setsockopt(:SOCKET, :SNDBUF, SMALL) if small
+      out.setsockopt(:SOCKET, :SNDBUF, SMALL) if small && RUBY_ENGINE == "ruby" # JRuby's has no such option
       Channel.new(:unix, out, wire: out, peer: peer)
     end
 
     def pipe(small)
       peer, out = IO.pipe
       [peer, out].each(&:binmode)
-      out.fcntl(F_SETPIPE_SZ, SMALL) if small
+      out.fcntl(F_SETPIPE_SZ, SMALL) if small && RUBY_ENGINE == "ruby" # JRuby passes no argument on
       Channel.new(:pipe, out, wire: out, peer: peer)
     end
 
@@ -187,7 +187,10 @@ module Channels
     end
 
     def server_context(version)
-      context(version).tap { |context| context.add_certificate(certificate, key) }
+      context(version).tap do |context|
+        context.cert = certificate # by two steps, since JRuby has no add_certificate
+        context.key = key
+      end
     end
 
     def client_context(version)

@@ -10,7 +10,8 @@ module Needs
     sendfile: -> { S.supported? },
     splice: -> { S.splice_supported? },
     linux: -> { S.platform_tag == :linux }, # its calls by name: what faults are injected into
-    queue: -> { %i[linux unsupported].include?(S.platform_tag) && RUBY_PLATFORM.include?("linux") }
+    queue: -> { S.const_get(:EXTENSION) && %i[linux unsupported].include?(S.platform_tag) }, # of a Linux socket
+    backpressure: -> { RUBY_ENGINE == "ruby" } # JRuby can't look at an IO that another thread waits on
   }.freeze
 
   def self.met?(needs)

@@ -1,13 +1,15 @@
 # frozen_string_literal: true
 
-require "async"
-require "io/stream" # its shim for IO#timeout is what lets Async 2.24 wait on Ruby 3.1
+if Fiber.respond_to?(:current_scheduler) # JRuby's fibers know of none
+  require "async"
+  require "io/stream" # its shim for IO#timeout is what lets Async 2.24 wait on Ruby 3.1
+end
 
 # The ways of waiting for a socket. Each runs the sender in a thread of its own, so that the example's
 # thread stays free to direct the reader and to look at the sender from outside.
 module Waiters
-  ALL = %i[thread blocking blocking_in_fiber fiber_async fiber_minimal].freeze
-  FIBERS = %i[fiber_async fiber_minimal].freeze
+  FIBERS = (defined?(Async) ? %i[fiber_async fiber_minimal] : []).freeze
+  ALL = (%i[thread blocking] + (FIBERS.empty? ? [] : %i[blocking_in_fiber]) + FIBERS).freeze
 
   # A sender under way.
   class Sender

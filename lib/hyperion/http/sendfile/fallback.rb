@@ -58,7 +58,9 @@ module Hyperion
 
         def self.copy_at_once(_out, _file, _offset, _len, _head, _timeout); end
 
+        # JRuby takes 0 seconds for no limit.
         def self.wait(io, writable, seconds)
+          seconds = [seconds, 0.001].max if seconds
           Waiters.without_scheduler { !(writable ? io.wait_writable(seconds) : io.wait_readable(seconds)).nil? }
         end
 

@@ -78,7 +78,7 @@ module Hyperion
             Native.widen_pipe(pipe.last)
             Loop.run(transfer, waiter, new(pipe))
           ensure
-            pipe&.each(&:close)
+            waiter.run { pipe.each(&:close) } if pipe # which newer Rubies hand to the scheduler
           end
 
           def self.open_pipe

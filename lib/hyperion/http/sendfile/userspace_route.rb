@@ -40,6 +40,7 @@ module Hyperion
         private
 
         def writer_for(out)
+          return method(:write_record) if RUBY_ENGINE == "jruby" && Sendfile.tls?(out)
           return method(:write_descriptor) if EXTENSION && (IO === out || Integer === out)
           return method(:write_nonblock) if IO === out || Integer === out || Sendfile.tls?(out)
 
@@ -115,6 +116,13 @@ module Hyperion
               :partial
             end
           end
+        end
+
+        # JRuby's write_nonblock loses what the socket does not take of a record that it has encrypted.
+        def write_record(transfer)
+          data = unwritten
+          wrote(within(transfer) { transfer.out.syswrite(data) }, transfer)
+          :partial
         end
 
         # Anything else takes it all, or says how much it took. It may wait, and it may keep what it was

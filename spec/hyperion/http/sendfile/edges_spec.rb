@@ -22,13 +22,13 @@ RSpec.describe Hyperion::Http::Sendfile, "at the edges" do
     end
   end
 
-  it "keeps to the timeout where a buffer was filled before sync mode was set" do
+  it "keeps to the timeout where a buffer was filled before sync mode was set", needs: :extension do
     channel = buffered_in_sync_mode
     sender = start_under(:thread) { S.copy_to_socket(channel.out, payload_file(8_192), 0, 8_192, timeout: 0.3) }
     expect { sender.value(within: 3) }.to raise_error(S::TimeoutError)
   end
 
-  it "raises no SIGPIPE for what Ruby had buffered" do
+  it "raises no SIGPIPE for what Ruby had buffered", needs: :extension do
     output, status = Open3.capture2e(RbConfig.ruby, *$LOAD_PATH.flat_map { |path| ["-I", path] }, "-e", <<~RUBY)
       require "hyperion/http/sendfile"
       require "socket"
@@ -71,7 +71,7 @@ RSpec.describe Hyperion::Http::Sendfile, "at the edges" do
     end
   end
 
-  it "writes to the writing half of a pair of pipes, by every waiter" do
+  it "writes to the writing half of a pair of pipes, by every waiter", needs: :extension do
     Waiters::ALL.each do |waiter|
       IO.popen([RbConfig.ruby, "-e", "$stdin.binmode; print $stdin.read.sum(32)"], "r+b") do |pipes|
         copy_under(waiter, pipes, payload_file(size), 0, size)
@@ -81,7 +81,7 @@ RSpec.describe Hyperion::Http::Sendfile, "at the edges" do
     end
   end
 
-  it "counts what a first attempt sent, whatever fails next" do
+  it "counts what a first attempt sent, whatever fails next", needs: :extension do
     channel = channel(:tcp)
     allow(S).to receive(:copy_small).and_wrap_original do |original, out, *rest|
       original.call(out, *rest[0..1], 1_000).tap { out.close }

@@ -117,7 +117,7 @@ RSpec.describe Hyperion::Http::Sendfile do
         end
       end
 
-      it "are copy_small alone for a body that fits (#{waiter})" do
+      it "are copy_small alone for a body that fits (#{waiter})", needs: :sendfile do
         [1, 8_192, 65_536].each do |size|
           [nil, "head"].each do |head|
             calls.all.clear

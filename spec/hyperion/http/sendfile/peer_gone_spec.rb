@@ -113,7 +113,7 @@ RSpec.describe Hyperion::Http::Sendfile do
     end
   end
 
-  describe "SIGPIPE" do
+  describe "SIGPIPE", needs: :extension do
     # Runs the block in a child of its own, which may write lines; returns them and how it ended.
     def in_child
       from_child, to_parent = IO.pipe.each { |io| Cleanup.close(io) }

@@ -164,7 +164,7 @@ RSpec.describe Hyperion::Http::Sendfile, "over TLS in userspace" do
     end
   end
 
-  it "makes no object for a record" do
+  it "makes no object for a record", needs: :extension do
     channel = channel(:tls13)
     reader = channel.read(process: true)
     file = payload_file(4_194_304)
