@@ -46,6 +46,8 @@ module Faults
       Payload.write("faults-#{@created}", "\0" * (JOURNAL_AT + (JOURNAL * ENTRY_BYTES)))
     end
 
+    attr_reader :path
+
     def initialize(path)
       @path = path
     end
@@ -68,6 +70,10 @@ module Faults
     # Nothing suffers any more; what was journaled stays.
     def hold
       write([0].pack("l"), ENTRIES_AT - 4)
+    end
+
+    def close
+      @file&.close
     end
 
     # Of those watched, since the last +arm+.

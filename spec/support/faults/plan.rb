@@ -69,7 +69,7 @@ module Faults
     STYLES = %i[once once once often often often rare rare hints stuck stalled].freeze
 
     attr_reader :seed, :way, :waiter, :size, :offset, :head, :timeout, :rules, :style, :reader, :small_buffers,
-                :keep_gvl, :report, :follow_up
+                :keep_gvl, :report, :follow_up, :setback, :setback_at
 
     def initialize(seed)
       @seed = seed
@@ -97,10 +97,14 @@ module Faults
       buffers = " (small buffers)" if small_buffers
       "#{way.name} to #{way.kind} by #{waiter}, #{size} bytes at #{offset}, head #{head&.bytesize.inspect}, timeout " \
         "#{timeout.inspect}, reader #{reader}#{buffers}#{" keep_gvl" if keep_gvl}#{" with a block" if report}; " \
-        "#{style}#{": #{rules.map { |call, rule| "#{call} #{rule}" }.join("; ")}" if rules.size.between?(1, 3)}"
+        "#{"#{setback} after #{setback_at} calls; " if setback}#{style}#{": #{told}" if rules.size.between?(1, 3)}"
     end
 
     private
+
+    def told
+      rules.map { |call, rule| "#{call} #{rule}" }.join("; ")
+    end
 
     def pick(list)
       list[@random.rand(list.size)]
@@ -128,6 +132,14 @@ module Faults
       @style = pick(STYLES)
       @style = :often if limited? && own_loop
       @style = :hints if style == :stuck && stuck_calls.empty?
+      choose_setback if %i[often rare].include?(style) && !own_loop && %i[tcp unix].include?(way.kind)
+    end
+
+    # What others do to the transfer while its calls suffer, when it has made so many.
+    def choose_setback
+      @setback = pick([nil, nil, :kill, :close, :reset])
+      @setback = nil if setback == :kill && waiter.to_s.include?("fiber") # which leaves its fiber unfinished
+      @setback_at = @random.rand(1..40)
     end
 
     def stuck_calls
@@ -164,7 +176,7 @@ module Faults
 
     # Any call may suffer anything, by dice.
     def dice(chance)
-      hard = @random.rand(3).zero?
+      hard = @random.rand(3).zero? && setback.nil?
       MENU.each_with_object({}) do |(call, faults), rules|
         choices = (hard ? faults[:soft] + faults[:hard] : faults[:soft]).sample(8, random: @random)
         choices -= [:ready] if way.kind == :pipe # a blocking write would then wait in the kernel
@@ -188,8 +200,8 @@ module Faults
       @reader = style == :stalled ? :stalled : pick(%i[greedy greedy greedy slow])
       @small_buffers = style == :stalled || reader == :slow || @random.rand(2).zero?
       @keep_gvl = @random.rand(4).zero?
-      @report = !own_loop && @random.rand(3).zero?
-      @follow_up = @random.rand(3).zero? && size_in(1..200_000)
+      @report = !own_loop && (!setback.nil? || @random.rand(3).zero?)
+      @follow_up = setback.nil? && @random.rand(3).zero? && size_in(1..200_000)
     end
   end
 end

@@ -56,7 +56,7 @@ module Faults
 
     def carry_out
       @channel = channel(@plan.way.kind, small: @plan.small_buffers, nonblock: @plan.nonblock?)
-      reader = @channel.read(@plan.reader)
+      reader = @reader = @channel.read(@plan.reader)
       @totals = []
       @seconds, @cpu = took { send_region }
       reader.go if @plan.reader == :stalled
@@ -81,13 +81,30 @@ module Faults
       ensure
         @control.hold
       end
+      setback = Thread.new { interfere(sender) } if @plan.setback
       @said = sender.value(within: LIMIT)
     rescue Eventually::NeverHappened => e
       broken(e.message)
     rescue SystemCallError, IOError, OpenSSL::SSL::SSLError => e
       @error = e
     ensure
+      setback&.join
       @control.hold
+    end
+
+    # By a Control of its own, whose file has a place of its own.
+    def interfere(sender)
+      control = Control.new(@control.path)
+      Eventually.until("its time", within: LIMIT, every: 0.0002) { control.calls >= @plan.setback_at || sender.done? }
+      case @plan.setback
+      when :kill then sender.thread.kill
+      when :close then @channel.finish
+      when :reset then @reader.reset
+      end
+    rescue IOError, SystemCallError
+      nil # it was over already
+    ensure
+      control.close
     end
 
     # The ways of the library do not know the loops.
@@ -115,7 +132,9 @@ module Faults
       until sent == @plan.size
         bytes, status = S.public_send(primitive, @channel.out, source, @plan.offset + sent, @plan.size - sent, *pipes)
         sent += bytes
-        status ||= sent == @plan.size ? :done : :eagain
+        fruitless = bytes.zero? ? fruitless.to_i + 1 : 0
+        # copy_small says no more than that it came up short.
+        status ||= { @plan.size => :done }.fetch(sent) { fruitless > 20 ? :eof : :eagain }
         check_status(primitive, bytes, status, sent)
         case status
         when :eagain then @channel.wire.wait_writable(0.05)
@@ -170,12 +189,13 @@ module Faults
       @said ? judge_success : judge_error
       judge_totals if @plan.report
       judge_effort
-      @outcome = @error ? @error.class : :sent
+      @outcome = @error&.class || (@said ? :sent : :killed)
     end
 
     def judge_success
       broken("returned #{@said.inspect}") unless @said == @plan.size
-      broken("wrong bytes: #{difference(expected)}") unless @received == expected
+      cut = @plan.setback == :reset && expected.start_with?(@received)
+      broken("wrong bytes: #{difference(expected)}") unless @received == expected || cut
       broken("no timeout") if @plan.style == :stalled && @plan.size > 600_000
     end
 
@@ -185,9 +205,13 @@ module Faults
 
     def judge_error
       broken("for no reason: #{describe(@error)}") unless explained?
+      return judge_prefix(@totals.last.to_i) if @error.nil?
+
       broken("#{@error.class} does not say how far it got") unless @error.respond_to?(:bytes_sent)
       sent = @error.bytes_sent
-      broken("bytes_sent is #{sent}") unless sent.between?(0, @plan.size - 1) || @plan.way.kind.start_with?("tls")
+      # A close may come when all is out and nothing is said yet.
+      most = @plan.setback == :close || @plan.way.kind.start_with?("tls") ? @plan.size : @plan.size - 1
+      broken("bytes_sent is #{sent}") unless sent.between?(0, most)
       broken("bytes_expected is #{@error.bytes_expected}") unless @error.bytes_expected == @plan.size
       judge_prefix(sent)
     end
@@ -200,6 +224,7 @@ module Faults
       right = sent.zero? ? @received.bytesize <= @plan.head.to_s.bytesize : @received.bytesize == counted
       # Of a record, or of what somebody's own write was given, a part may be out and not counted.
       right ||= !exact? && @received.bytesize >= counted
+      right ||= @plan.setback == :reset && @received.bytesize <= counted
       broken("#{@error.class} after #{sent}, but #{@received.bytesize} received (counted #{counted})") unless right
     end
 
@@ -208,6 +233,11 @@ module Faults
     end
 
     def explained?
+      case @plan.setback
+      when :kill then return true if @error.nil?
+      when :close then return true if @error.is_a?(IOError) && !@error.is_a?(S::TruncatedError)
+      when :reset then return true if [Errno::EPIPE, Errno::ECONNRESET].any? { |error| @error.is_a?(error) }
+      end
       case @error
       when S::TimeoutError then @plan.limited?
       when S::TruncatedError then hard.any? { |call, fault| fault == :zero && TRUNCATING.include?(call) }
@@ -234,7 +264,7 @@ module Faults
 
     def judge_totals
       right = @totals == @totals.sort.uniq && @totals.all? { |total| total.between?(1, @plan.size) } &&
-              (@totals.last || 0) == (@said || @error.bytes_sent)
+              (@totals.last || 0) == (@said || @error&.bytes_sent || @totals.last.to_i)
       broken("the block was told #{@totals.last(5)} of #{@totals.size}") unless right
     end
 
@@ -247,6 +277,8 @@ module Faults
     end
 
     def describe(error)
+      return "killed" if error.nil?
+
       "#{error.class}: #{error.message} (#{error.respond_to?(:bytes_sent) ? error.bytes_sent : "no"} bytes sent)\n" \
         "#{Array(error.backtrace).first(6).join("\n")}"
     end
