@@ -164,7 +164,8 @@ RSpec.shared_examples "delivers every byte" do |kind:, route:, waiter:|
       received, said, sender = deliver_to_slow_reader(source(size), 0, size)
       expect(received).to be_payload(payload(size))
       expect(said).to eq(size)
-      expect(calls).to be_met_full_socket if waiter.start_with?("fiber") && by_kernel
+      by_primitives = waiter.start_with?("fiber") && by_kernel && !calls.statuses.include?(:unsupported)
+      expect(calls).to be_met_full_socket if by_primitives
       case waiter
       when :fiber_minimal then expect(sender.scheduler.waits.map(&:events)).to include(IO::WRITABLE)
       when :blocking_in_fiber then expect(sender.scheduler.waits).to be_empty
