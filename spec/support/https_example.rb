@@ -63,7 +63,7 @@ RSpec.shared_examples "examples/https.rb" do |ktls:, kind:|
     expect(received.first).to be_payload(payload(1_000_003))
     expect(received[1]).to be_payload(payload(1_500))
     expect(received.drop(2)).to all(eq("404 Not Found\n"))
-    expect(said.scan("Connected to").size).to eq(1)
+    expect(said.scan(/(?:Connected|Established connection) to/).size).to eq(1)
     expect(server.line).to match(/\ATLSv1\.3, \w+: #{kind}\z/)
 
     heads, = curl(server, "1000003.bin", options: ["-I", "--tls-max", "1.2"])
