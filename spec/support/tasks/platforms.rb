@@ -17,24 +17,25 @@ module Platforms
   FEATURE = "hyperion/http/sendfile/hyperion_sendfile"
   CFLAGS = %w[-std=gnu11 -Wall -Wextra -Werror -O1 -fPIC -D_GNU_SOURCE].freeze
 
-  # Specs of what does not depend on the system, or knows on which it is; and those of the stand-in kernel.
-  SPECS = [
-    *%w[delivers_every_byte edges errors close timeout facade peer_gone interrupts stats published_suites].map do |name|
-      "spec/hyperion/http/sendfile/#{name}_spec.rb"
-    end,
-    "spec/platforms"
-  ].freeze
+  # Specs of what does not depend on the system, or knows on which it is.
+  NEEDED = %w[delivers_every_byte edges errors].freeze
+  FURTHER = %w[close timeout facade peer_gone interrupts stats published_suites].freeze
 
   module_function
 
   # Runs the specs against the build of that name; what the stand-in kernel does by chance comes from the seed.
-  def spec(name, seed)
+  def spec(name, seed, brief: false)
     library = build(name)
     puts "#{name}: STAND_IN_SEED=#{seed}" unless name == "portable"
     environment = { "HYPERION_PLATFORM" => name, "STAND_IN_SEED" => seed.to_s }
     Dir.chdir(ROOT) do
-      sh(environment, Gem.ruby, "-I", library, "-S", "rspec", "--require", "spec_helper", *SPECS, verbose: false)
+      sh(environment, Gem.ruby, "-I", library, "-S", "rspec", "--require", "spec_helper", *specs(brief), verbose: false)
     end
+  end
+
+  def specs(brief)
+    names = brief ? NEEDED : NEEDED + FURTHER
+    [*names.map { |name| "spec/hyperion/http/sendfile/#{name}_spec.rb" }, "spec/platforms"]
   end
 
   # The folder to put into the load path.
