@@ -11,6 +11,7 @@ class MinimalScheduler
     @waits = []
     @waiting = {} # Fiber => Wait
     @timers = {} # Fiber => the time at which it resumes, whatever it waits for
+    @parked = {} # all of them: of one that waits for a Queue Ruby keeps nothing that the collector would see
     @runnable = []
     @mutex = Mutex.new
     @wake_r, @wake_w = IO.pipe
@@ -45,7 +46,7 @@ class MinimalScheduler
   end
 
   def run
-    until @waiting.empty? && @timers.empty? && @parked.to_i.zero?
+    until @waiting.empty? && @timers.empty? && @parked.empty?
       ready = select
       resume_runnable
       resume_ready(ready)
@@ -67,10 +68,10 @@ class MinimalScheduler
   def park(timeout)
     fiber = Fiber.current
     @timers[fiber] = now + timeout if timeout
-    @parked = @parked.to_i + 1
+    @parked[fiber] = true
     Fiber.yield
   ensure
-    @parked -= 1
+    @parked.delete(fiber)
     @timers.delete(fiber)
   end
 
