@@ -149,10 +149,12 @@ RSpec.describe Hyperion::Http::Sendfile, "with a descriptor closed by another th
             sender = start_copy(waiter, channel.out, file)
             await_backpressure(channel, sender)
 
+            path = Payload.write("other", other_byte * region)
             take_numbers_up_to(number)
             file.close
-            other = Cleanup.close(File.open(Payload.write("other", other_byte * region), "rb"))
-            expect(other.fileno).to eq(number)
+            # The collector may have freed a lower one since.
+            others = Array.new(5) { Cleanup.close(File.open(path, "rb")) }
+            expect(others.map(&:fileno)).to include(number)
             reader.go
             error = sender.error
             channel.finish
