@@ -9,8 +9,8 @@ S = Hyperion::Http::Sendfile
 
 CLAIM = <<~TEXT.tr("\n", " ").strip
   Under Async, while 1 GiB goes to a reader that is always ready, no other fiber waits more than 5 ms for its turn
-  because of it, and the throughput is at least 90 % of that of the same transfer in a plain thread, at 1.2 times
-  its CPU at most: every 4 MiB it comes back through Ruby and the event loop. A heartbeat fiber
+  because of it, and the throughput is at least 90 % of that of the same transfer in a plain thread, at 1.4 times
+  its CPU at most: every 4 MiB, not 16, it comes back through Ruby and the event loop. A heartbeat fiber
   sleeps 1 ms at a time and notes how late it wakes. That machine's other work makes it late too, and is no transfer's
   doing: so what counts is the CPU that this process used between two beats, and how much longer the longest wait was
   than beside the same transfer in another process. The throughput is measured without a heartbeat, which has a cost of
@@ -98,7 +98,7 @@ Bench.run("turns", CLAIM, **SETTINGS) do |report, transfers:, rounds:, length:|
     end
   end
   report.check("time under Async against a plain thread", ratios.dig(OURS, :wall), at_most: 1 / 0.9)
-  report.check("CPU under Async against a plain thread", ratios.dig(OURS, :cpu), at_most: 1.2)
+  report.check("CPU under Async against a plain thread", ratios.dig(OURS, :cpu), at_most: 1.4)
 
   report.table("Lateness of a heartbeat beside #{Bench.size(length)}",
                ["transfer", "99th percentile ms", "longest ms", "most CPU between two beats ms", "longest of all ms"],
