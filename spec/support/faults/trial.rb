@@ -41,7 +41,7 @@ module Faults
       judge
       Cleanup.run
       # Not after a garbage collection: it may be long until the next. A thread that reads ahead may have a last look.
-      eventually("no more than #{before} descriptors to be open", within: 3) { descriptors <= before }
+      Eventually.until("no more than #{before} descriptors to be open", within: 3) { descriptors <= before }
       self
     rescue Eventually::NeverHappened => e
       broken(e.message)
