@@ -41,9 +41,7 @@ hs_splice(const struct hs_transfer *t)
     off_t done = 0;
     int queued;
 
-    if (!hs_never_blocks(t->out_fd)) {
-        return stopped(0, fcntl(t->out_fd, F_GETFD) < 0 ? errno : EOPNOTSUPP);
-    }
+    if (!hs_never_blocks(t->out_fd)) return stopped(0, EOPNOTSUPP);
     if (ioctl(t->pipe_r, FIONREAD, &queued) < 0)
         return stopped(0, errno == ENOTTY ? EINVAL : errno);
 
