@@ -29,14 +29,9 @@ end
 
 PEERS = {
   OURS => ->(socket, file, length) { S.copy_to_socket(socket, file, 0, length) },
-  THEIRS => ->(socket, file, length) { IO.copy_stream(file, socket, length, 0) }
+  THEIRS => ->(socket, file, length) { IO.copy_stream(file, socket, length, 0) },
+  KEEPING => ->(socket, file, length) { keeping_the_gvl { S.copy_to_socket(socket, file, 0, length) } }
 }.freeze
-KEEPING_PEER = { KEEPING => ->(socket, file, length) { keeping_the_gvl { S.copy_to_socket(socket, file, 0, length) } } }
-               .freeze
-
-def peers
-  S.respond_to?(:keep_gvl=) ? PEERS.merge(KEEPING_PEER) : PEERS
-end
 
 def beside_computing_threads(count)
   threads = Array.new(count) do
@@ -54,8 +49,8 @@ def walls(length, rounds, label)
   Bench::SourceFile.open(length) do |file|
     Bench::Drain.open do |drain|
       # Told of everything at once: talking to the reader in between would be hand-overs of the GVL too.
-      drain.ready((rounds + 1) * peers.size * length) do |socket|
-        Bench::Measure.interleave(peers, rounds: rounds) do |name, peer|
+      drain.ready((rounds + 1) * PEERS.size * length) do |socket|
+        Bench::Measure.interleave(PEERS, rounds: rounds) do |name, peer|
           Bench.progress("busy: #{label}, #{Bench.size(length)}, #{name}")
           Thread.pass
           Bench::Measure.time { peer.call(socket, file, length) }.wall
@@ -74,7 +69,7 @@ def check(report, walls, length, beside)
   if length == SIZES.last
     ratio = Bench::Statistics.ratio(walls.fetch(OURS), walls.fetch(THEIRS))
     report.check("time against IO.copy_stream, #{what}", ratio, at_most: 1.0)
-  elsif length == SIZES.first && walls.key?(KEEPING)
+  elsif length == SIZES.first
     report.check("99th percentile with keep_gvl, #{what}", slowest(walls.fetch(KEEPING)), at_most: 1.0, unit: "ms")
     report.note("#{what}, 99th percentile: #{slowest(walls.fetch(OURS))} ms, and with keep_gvl " \
                 "#{slowest(walls.fetch(KEEPING))} ms.")
@@ -88,7 +83,6 @@ SETTINGS = {
 }.freeze
 
 Bench.run("busy", CLAIM, **SETTINGS) do |report, sizes:, rounds:|
-  report.skip("keep_gvl", "this version has it not") unless S.respond_to?(:keep_gvl=)
   rows = []
   charts = Hash.new { |hash, count| hash[count] = Hash.new { |series, name| series[name] = {} } }
   rounds.each do |threads, count|
