@@ -24,6 +24,7 @@ RSpec.configure do |config|
   config.include Channels
   config.include Waiters
   config.include Backpressure
+  config.include BothDirections
   config.include Fds
 
   # Appended, so that examples' own `after` hooks still see open sockets.

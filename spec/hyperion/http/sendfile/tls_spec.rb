@@ -113,15 +113,7 @@ RSpec.describe Hyperion::Http::Sendfile, "over TLS in userspace" do
     end
 
     it "carries both directions at once (#{kind})" do
-      out, peer = KernelTls.connect(kind, enable: false)
-      upload = payload(700_001)
-      got = Thread.new { out.read(upload.bytesize) }
-      sent = Thread.new { peer.write(upload) }
-      download = Thread.new { peer.read(size) }
-      expect(described_class.copy_to_socket(out, payload_file(size))).to eq(size)
-      expect(download.value).to be_payload(payload(size))
-      sent.value
-      expect(got.value).to be_payload(upload)
+      expect_both_directions(*KernelTls.connect(kind, enable: false), size)
     end
   end
 
