@@ -2,6 +2,10 @@
 
 # Which file descriptors are open, and a matcher that counts them around a block.
 module Fds
+  # JRuby keeps the selectors that it has waited by, a pipe each, for the next wait: what it still opens in the
+  # last round is lost.
+  ROUNDS = RUBY_ENGINE == "jruby" ? 3 : 1
+
   def self.open
     GC.start # an IO awaiting its finaliser is no leak
     Dir.children("/proc/self/fd").each_with_object({}) do |fd, table|
@@ -19,11 +23,13 @@ module Fds
     supports_block_expectations
 
     match do |block|
-      before = Fds.open
-      block.call
-      after = Fds.open
-      @new = after.reject { |fd, target| before[fd] == target }
-      after.size > before.size
+      Array.new(Fds::ROUNDS) do
+        before = Fds.open
+        block.call
+        after = Fds.open
+        @new = after.reject { |fd, target| before[fd] == target }
+        after.size > before.size
+      end.all?
     end
     failure_message { "expected the block to leave descriptors open" }
     failure_message_when_negated { "expected no descriptor to be left open, but: #{@new}" }
