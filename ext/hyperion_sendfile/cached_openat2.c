@@ -43,6 +43,20 @@ opens_locally(int folder)
     }
 }
 
+/* Opening itself is seen at the other end of a FIFO, and by many a device; naming is not. */
+static bool
+names_file(int folder, const char *path, uint64_t resolve)
+{
+    int named = open_at(folder, path, O_PATH, resolve);
+    struct stat st;
+    bool regular;
+
+    if (named < 0) return false;
+    regular = fstat(named, &st) == 0 && S_ISREG(st.st_mode);
+    close(named);
+    return regular;
+}
+
 static int
 open_below(const char *root, const char *path, enum hs_links links)
 {
@@ -57,7 +71,7 @@ open_below(const char *root, const char *path, enum hs_links links)
     if (folder < 0) return -1;
     while (*path == '/')
         path++;
-    if (opens_locally(folder)) {
+    if (opens_locally(folder) && names_file(folder, path, resolve[links])) {
         fd = open_at(folder, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, resolve[links]);
     }
     close(folder);

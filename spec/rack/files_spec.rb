@@ -151,6 +151,21 @@ RSpec.describe S::Files do
       expect(here.call("GET", "/file").body).to eq("two")
     end
 
+    %i[inside refuse].each do |symlinks|
+      it "does not reach into where it was before, with symlinks: :#{symlinks}" do
+        %w[one two].each { |name| Dir.mkdir("#{dir}/#{name}") }
+        File.write("#{dir}/one/file", "one")
+        File.symlink("../one/file", "#{dir}/two/file")
+        File.symlink("one", "#{dir}/current")
+        allow(S.const_get(:Native)).to receive(:open_cached)
+        here = DirectClient.new(S::Files.new("#{dir}/current", symlinks: symlinks))
+        expect(here.call("GET", "/file").body).to eq("one")
+        File.symlink("two", "#{dir}/next")
+        File.rename("#{dir}/next", "#{dir}/current")
+        expect(here.call("GET", "/file").status).to eq(404)
+      end
+    end
+
     it "is where it was when the app was made, relative or not, there or not yet" do
       later = DirectClient.new(S::Files.new("#{dir}/later/"))
       relative = Dir.chdir(dir) { S::Files.new("later") }
@@ -209,7 +224,18 @@ RSpec.describe S::Files do
       expect([answer.status, answer.body]).to eq([200, "file"])
     end
 
-    it "that is none is not even opened, which a FIFO's other end would be told of" do
+    it "that is a FIFO is not opened for a moment, which its other end would be told of" do
+      File.mkfifo("#{dir}/fifo")
+      other_end = Thread.new { File.open("#{dir}/fifo", "w").close }
+      Cleanup.later { File.open("#{dir}/fifo", File::RDONLY | File::NONBLOCK) { other_end.join } }
+      Thread.pass until other_end.stop?
+      %i[inside follow refuse].each do |symlinks|
+        expect(DirectClient.new(S::Files.new(dir, symlinks: symlinks)).call("GET", "/fifo").status).to eq(404)
+      end
+      expect(other_end.join(0.2)).to be_nil
+    end
+
+    it "that is none is not even opened where it has to be waited for" do
       Dir.mktmpdir do |outside|
         File.mkfifo("#{outside}/fifo")
         File.symlink("#{outside}/fifo", "#{dir}/link")

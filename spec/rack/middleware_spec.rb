@@ -111,6 +111,7 @@ RSpec.describe S::Middleware do
     it("bodies of other kinds") { leave(200, headers, ["x" * size]) }
     it("a path that is nil") { leave(200, headers, file_like.new(nil)) }
     it("a file that is not there") { leave(200, headers, file_like.new("#{path}-none")) }
+    it("what is no path") { ["\0", 7, Object.new].each { |path| leave(200, headers, file_like.new(path)) } }
     it("a folder") { leave(200, headers, file_like.new(Payload.dir)) }
     it("a length that is not the file's") { leave(200, headers.merge("content-length" => "5"), body) }
     it("a range that is not the body's") { leave(206, headers.merge("content-range" => "bytes 0-9/#{size}"), body) }

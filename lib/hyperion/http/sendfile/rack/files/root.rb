@@ -37,7 +37,6 @@ module Hyperion
             @bytes = @path.b.freeze
             @symlinks = symlinks
             @policy = POLICIES.fetch(symlinks)
-            @real = nil
           end
 
           # @param path [String] as {RequestPath.resolve} returns it
@@ -101,8 +100,8 @@ module Hyperion
           def allowed?(file, path)
             return true if @symlinks == :follow
 
-            target = target_of(file, path) or return false
-            (@real && matches?(target, path, @real)) || matches?(target, path, @real = real_root)
+            target = target_of(file, path)
+            target ? matches?(target, path, real_root) : false
           end
 
           def matches?(target, path, real)
