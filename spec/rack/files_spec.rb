@@ -226,7 +226,7 @@ RSpec.describe S::Files do
 
     it "that is a FIFO is not opened for a moment, which its other end would be told of" do
       File.mkfifo("#{dir}/fifo")
-      other_end = Thread.new { File.open("#{dir}/fifo", "w").close }
+      other_end = Thread.new { File.open("#{dir}/fifo", "w") { nil } }
       Cleanup.later { File.open("#{dir}/fifo", File::RDONLY | File::NONBLOCK) { other_end.join } }
       Thread.pass until other_end.stop?
       %i[inside follow refuse].each do |symlinks|

@@ -85,7 +85,8 @@ module Hyperion
 
         def take_over(socket, status, headers, body)
           path = body.respond_to?(:to_path) ? body.to_path : body.path
-          return unless String === path && !path.include?("\0") && File.file?(path) # a FIFO's other end hears of opening
+          return unless String === path && !path.include?("\0")
+          return unless File.file?(path) # the other end of a FIFO can tell that it is opened
 
           file = File.new(path, File::RDONLY | File::NONBLOCK) # in case that it has become one
           return unless file.stat.file? && (region = region(file.size, headers, body))
