@@ -171,7 +171,12 @@ module Faults
 
     # What is said for good may neither be a way to ask for ever, nor an answer that leads to nothing else.
     def for_good?(call, fault)
-      fault != :ready && !STUCK.fetch(call, []).include?(fault)
+      fault != :ready && !STUCK.fetch(call, []).include?(fault) && !asked_for_ever?(call, fault)
+    end
+
+    # Ruby's own IO#write, by which a wrapper writes, waits again for as long as its wait is interrupted.
+    def asked_for_ever?(call, fault)
+      way.kind == :wrapper && call == :poll && fault == Errno::EINTR
     end
 
     # Any call may suffer anything, by dice.
