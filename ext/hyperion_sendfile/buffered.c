@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #ifndef MSG_MORE
@@ -37,14 +38,14 @@ hs_never_blocks(int fd)
 }
 
 static ssize_t
-write_holding_sigpipe(int fd, const void *bytes, size_t length)
+write_holding_sigpipe(int fd, const struct iovec *pieces, int count)
 {
     struct hs_signals signals = {0};
     ssize_t written;
     int err;
 
     hs_signals_hold_pipe(&signals);
-    written = write(fd, bytes, length);
+    written = writev(fd, pieces, count);
     err = errno;
     hs_signals_release(&signals);
     errno = err;
@@ -56,35 +57,53 @@ write_holding_sigpipe(int fd, const void *bytes, size_t length)
  * PIPE_BUF bytes without waiting, and no more is promised.
  */
 static ssize_t
-write_without_waiting(int fd, const void *bytes, size_t length)
+write_without_waiting(int fd, const struct iovec *pieces, int count)
 {
     struct pollfd pollfd = {.fd = fd, .events = POLLOUT};
+    struct iovec first = pieces[0];
+    int ready;
 
-    if (!hs_never_blocks(fd)) {
-        int ready = poll(&pollfd, 1, 0);
+    if (hs_never_blocks(fd)) return write_holding_sigpipe(fd, pieces, count);
 
-        if (ready == 0) errno = EAGAIN;
-        if (ready <= 0) return -1;
-        if (length > PIPE_BUF) length = PIPE_BUF;
-    }
-    return write_holding_sigpipe(fd, bytes, length);
+    ready = poll(&pollfd, 1, 0);
+    if (ready == 0) errno = EAGAIN;
+    if (ready <= 0) return -1;
+    if (first.iov_len > PIPE_BUF) first.iov_len = PIPE_BUF;
+    return write_holding_sigpipe(fd, &first, 1);
 }
 
-/* A write that neither waits, whatever the descriptor's mode, nor raises SIGPIPE. */
 static ssize_t
-send_without_waiting(int fd, const void *bytes, size_t length, bool more)
+send_pieces(int fd, struct iovec *pieces, int count, int flags)
+{
+    struct msghdr message = {.msg_iov = pieces};
+
+    if (count == 1) return send(fd, pieces->iov_base, pieces->iov_len, flags);
+    message.msg_iovlen = (unsigned)count;
+    return sendmsg(fd, &message, flags);
+}
+
+ssize_t
+hs_send_without_waiting(int fd, struct iovec *pieces, int count, bool more)
 {
     struct hs_signals signals = {0};
     ssize_t sent;
     int err;
 
     if (MSG_NOSIGNAL == 0) hs_signals_hold_pipe(&signals);
-    sent = send(fd, bytes, length, MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0));
+    sent = send_pieces(fd, pieces, count, MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0));
     err = errno;
     hs_signals_release(&signals);
-    if (sent < 0 && err == ENOTSOCK) return write_without_waiting(fd, bytes, length);
+    if (sent < 0 && err == ENOTSOCK) return write_without_waiting(fd, pieces, count);
     errno = err;
     return sent;
+}
+
+static ssize_t
+send_without_waiting(int fd, const void *bytes, size_t length, bool more)
+{
+    struct iovec piece = {.iov_base = (void *)(uintptr_t)bytes, .iov_len = length};
+
+    return hs_send_without_waiting(fd, &piece, 1, more);
 }
 
 /* Bytes of head and region laid end to end, told apart. */

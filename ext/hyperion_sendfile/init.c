@@ -7,6 +7,7 @@
  *   gvl.c        one transfer on behalf of Ruby; region_*.c leaves the GVL for it
  *   transfer.c   attempt, count, wait, again: no Ruby from here on
  *   os_*.c, buffered.c, small.c, splice.c   the methods of moving bytes
+ *   data_frames.c, frames.[hc], framed.c, read_*.c   a region as HTTP/2's DATA frames
  *   signals.c, wait_*.c            what a waiting thread needs
  *   records.c, cork*.c, nagle.c    TLS in userspace, by way of Ruby's OpenSSL
  *   ktls.c                         what a descriptor needs on which the kernel encrypts

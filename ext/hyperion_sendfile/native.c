@@ -3,7 +3,7 @@
 #include <ruby/fiber/scheduler.h>
 #include <ruby/io.h>
 
-#include "sendfile.h"
+#include "frames.h"
 
 #include <errno.h>
 #include <sys/stat.h>
@@ -13,12 +13,13 @@ static VALUE sendfile;
 static ID id_copy_small, id_turn, id_io, id_sendfile, id_buffered, id_head, id_for_fd;
 
 static hs_method *
-method_named(VALUE name)
+method_named(VALUE name, const struct hs_frames *frames)
 {
     ID id = SYM2ID(name);
 
-    if (id == id_sendfile) return hs_os_sendfile;
-    if (id == id_buffered) return hs_buffered;
+    if (frames && frames->memory) return hs_frames_in_place;
+    if (id == id_sendfile) return frames ? hs_frames_sendfile : hs_os_sendfile;
+    if (id == id_buffered) return frames ? hs_frames_buffered : hs_buffered;
     if (id == id_head) return hs_head_alone;
     rb_raise(rb_eArgError, "no such method: %" PRIsVALUE, name);
 }
@@ -32,14 +33,15 @@ native_splice_marked_unsupported_p(VALUE self)
 }
 
 /*
- * Native.transfer(out, in, offset, len, method, head, head_sent, timeout, report, ktls = false)
+ * Native.transfer(out, in, offset, len, method, head, head_sent, timeout, report, ktls = false, frames = nil)
  *     { |bytes, head_bytes| } -> status
  *
  * The loop of a plain thread: head from head_sent on, then the region by :sendfile or :buffered (or
  * by :head the head alone, held back to join the len bytes that follow), and the waiting between, all
  * under one release of the GVL. timeout: seconds without a byte, nil for none, false to make one
  * attempt and not wait at all. With report it returns :partial after each attempt that moved
- * something. With ktls it looks for a hang-up before each attempt. in is nil where nothing is read.
+ * something. With ktls it looks for a hang-up before each attempt. in is nil where nothing is read. With
+ * frames, offset, len and bytes are those of their wire.
  * However it is left, by an exception or a killed thread too, the block first gets the bytes that
  * went out, unless there were none. Besides the statuses of copy: :timeout.
  */
@@ -48,16 +50,18 @@ native_transfer(int argc, VALUE *argv, VALUE self)
 {
     struct hs_call call;
     struct hs_transfer *t = &call.transfer;
-    VALUE head;
+    VALUE head, frames;
 
     (void)self;
-    rb_check_arity(argc, 9, 10);
+    rb_check_arity(argc, 9, 11);
+    frames = argc > 10 ? argv[10] : Qnil;
     call = hs_call_on(argv[0], NIL_P(argv[1]) ? Qnil : hs_in_source(argv[1]));
     t->wait = argv[7] != Qfalse;
     t->timeout_ns = t->wait ? hs_timeout_ns(argv[7]) : -1;
     t->report = RTEST(argv[8]);
     t->ktls = argc > 9 && RTEST(argv[9]);
-    t->method = method_named(argv[4]);
+    if (!NIL_P(frames)) t->frames = hs_frames_of(frames);
+    t->method = method_named(argv[4], t->frames);
     head = hs_set_head(t, argv[5], NULL, 0);
     t->head_sent = NUM2SIZET(argv[6]);
     if (t->head_sent > t->head_length) {
@@ -75,6 +79,7 @@ native_transfer(int argc, VALUE *argv, VALUE self)
     if (t->status == HS_FAILED && t->err == ESPIPE) t->status = HS_UNSUPPORTED; /* to be streamed */
     hs_raise_if_failed(&call);
     RB_GC_GUARD(head);
+    RB_GC_GUARD(frames);
     return hs_status_symbol(t->status);
 }
 
@@ -233,6 +238,15 @@ native_push(VALUE self, VALUE io)
 {
     (void)self;
     hs_push(hs_out_descriptor(io), false);
+    return Qnil;
+}
+
+/* Native.push_all(io) -> nil: the same, and what MSG_MORE does */
+static VALUE
+native_push_all(VALUE self, VALUE io)
+{
+    (void)self;
+    hs_push(hs_out_descriptor(io), true);
     return Qnil;
 }
 
@@ -418,6 +432,7 @@ hs_init_native(VALUE mSendfile)
     id_buffered = rb_intern("buffered");
     id_head = rb_intern("head");
     hs_records_init();
+    hs_init_frames(mNative);
 
     rb_define_singleton_method(mNative, "transfer", native_transfer, -1);
     rb_define_singleton_method(mNative, "copy_at_once", native_copy_at_once, 6);
@@ -430,6 +445,7 @@ hs_init_native(VALUE mSendfile)
     rb_define_singleton_method(mNative, "count", native_count, 2);
     rb_define_singleton_method(mNative, "counted", native_counted, 1);
     rb_define_singleton_method(mNative, "push", native_push, 1);
+    rb_define_singleton_method(mNative, "push_all", native_push_all, 1);
     rb_define_singleton_method(mNative, "queued", native_queued, 1);
     rb_define_singleton_method(mNative, "nagle_off", native_nagle_off, 1);
     rb_define_singleton_method(mNative, "nagle_on", native_nagle_on, 1);

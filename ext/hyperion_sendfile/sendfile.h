@@ -44,6 +44,8 @@ struct hs_moved {
 };
 
 struct hs_transfer;
+struct hs_frames;
+struct iovec;
 
 /* A way of moving bytes: one attempt, from where the counts stand. */
 typedef struct hs_moved hs_method(const struct hs_transfer *);
@@ -56,6 +58,7 @@ struct hs_transfer {
     off_t length;
     const char *head;
     size_t head_length;
+    struct hs_frames *frames; /* or the like of these, see frames.h; NULL: the region as it is */
 
     /* How: one attempt moves at most what is left of these. */
     hs_method *method;
@@ -89,6 +92,8 @@ int64_t hs_now_ns(void);
 hs_method hs_buffered;
 hs_method hs_buffered_resident; /* refuses what would wait for a disk */
 hs_method hs_head_alone;        /* held back to join its region */
+/* A write that neither waits, whatever the descriptor's mode, nor raises SIGPIPE. */
+ssize_t hs_send_without_waiting(int fd, struct iovec *pieces, int count, bool more);
 struct hs_moved hs_send_head(const struct hs_transfer *transfer, bool more);
 struct hs_moved hs_split(const struct hs_transfer *transfer, off_t sent, int err);
 bool hs_never_blocks(int fd);
@@ -199,6 +204,10 @@ off_t hs_bytes(VALUE value, const char *name);
 void hs_check_region(off_t offset, off_t length);
 VALUE hs_set_head(struct hs_transfer *transfer, VALUE head, char *space, size_t size);
 int64_t hs_timeout_ns(VALUE timeout);
+
+/* data_frames.c */
+struct hs_frames *hs_frames_of(VALUE frames);
+void hs_init_frames(VALUE mNative);
 
 /* native.c */
 void hs_init_native(VALUE mSendfile);

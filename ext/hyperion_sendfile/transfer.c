@@ -2,7 +2,7 @@
  * Runs a transfer, free of Ruby: attempt, count, wait, again. The only place that turns an errno
  * into a status.
  */
-#include "sendfile.h"
+#include "frames.h"
 
 #include <errno.h>
 #include <sys/socket.h>
@@ -71,15 +71,15 @@ complete(const struct hs_transfer *t)
 /*
  * After a short count: does the file end here? Asked of the inode, because asking the socket by
  * another attempt could use up a pending error. Without a size (a device, a file of /proc), the
- * next call tells.
+ * next call tells; and of frames, which are looked for in the file before the socket is asked.
  */
 static bool
 at_end_of_file(const struct hs_transfer *t)
 {
     struct stat st;
 
-    return t->head_sent == t->head_length && fstat(t->in_fd, &st) == 0 && S_ISREG(st.st_mode) &&
-           st.st_size > 0 && st.st_size <= t->offset + t->sent;
+    return !t->frames && t->head_sent == t->head_length && fstat(t->in_fd, &st) == 0 &&
+           S_ISREG(st.st_mode) && st.st_size > 0 && st.st_size <= t->offset + t->sent;
 }
 
 static bool
@@ -238,6 +238,20 @@ run_waiting(struct hs_transfer *t, const sigset_t *during)
     }
 }
 
+static bool
+is_sendfile(hs_method *method)
+{
+    return method == hs_os_sendfile || method == hs_frames_sendfile;
+}
+
+/* All that it sends by are sends that raise no SIGPIPE. */
+static bool
+raises_none(hs_method *method)
+{
+    return method == hs_buffered || method == hs_buffered_resident ||
+           method == hs_frames_buffered || method == hs_frames_in_place;
+}
+
 /*
  * Runs until there is something to say, which is in transfer->status; call again after
  * HS_INTERRUPTED.
@@ -246,14 +260,14 @@ void
 hs_transfer_run(struct hs_transfer *t)
 {
     struct hs_signals signals = {0};
-    bool stands_in = t->method == hs_os_sendfile && !hs_never_blocks(t->out_fd);
+    bool stands_in = is_sendfile(t->method) && !hs_never_blocks(t->out_fd);
 
     t->err = 0;
-    if (stands_in) t->method = hs_buffered; /* whose writes wait in no mode */
+    /* Whose writes wait in no mode. */
+    if (stands_in) t->method = t->frames ? hs_frames_buffered : hs_buffered;
     if (t->wait) {
         hs_signals_hold(&signals);
-    } else if (t->method != hs_buffered &&
-               t->method != hs_buffered_resident) { /* which raise none */
+    } else if (!raises_none(t->method)) {
         hs_signals_hold_pipe(&signals);
     }
     t->status = t->wait ? run_waiting(t, &signals.before) : run_once(t);

@@ -64,6 +64,7 @@ require_relative "sendfile/ktls"
 require_relative "sendfile/sources"
 require_relative "sendfile/userspace_route"
 require_relative "sendfile/tls_route"
+require_relative "sendfile/data_frames"
 
 module Hyperion
   module Http

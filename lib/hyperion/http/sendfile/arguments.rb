@@ -10,6 +10,10 @@ module Hyperion
         LAST_OFFSET = (2**63) - 1
         # A C int.
         LAST_DESCRIPTOR = (2**31) - 1
+        # The largest stream identifier, payload and padding of a frame (RFC 9113, 4.1, 4.2 and 6.1).
+        LAST_STREAM = (2**31) - 1
+        LARGEST_FRAME = (2**24) - 1
+        LARGEST_PADDING = 255
 
         module_function
 
@@ -30,6 +34,25 @@ module Hyperion
 
           check_timeout(timeout)
           kind
+        end
+
+        # @return [Symbol] as {check}
+        def check_frames(out, source, offset, len, stream_id, max_frame_size, padding, head, timeout)
+          raise TypeError, "len must be an Integer, not nil" if len.nil?
+
+          check_frame(max_frame_size, padding)
+          check_between("stream_id", stream_id, 1, LAST_STREAM)
+          check(out, source, offset, len, head, timeout)
+        end
+
+        def check_frame(max_frame_size, padding)
+          check_between("max_frame_size", max_frame_size, DATA_FRAME_SIZE, LARGEST_FRAME)
+          check_between("padding", padding, 0, LARGEST_PADDING)
+        end
+
+        def check_between(name, value, least, most)
+          raise TypeError, "#{name} must be an Integer, not #{value.class}" unless Integer === value
+          raise ArgumentError, "#{name} must be #{least} to #{most}, not #{value}" unless value.between?(least, most)
         end
 
         def check_descriptor(name, value)

@@ -6,14 +6,20 @@ module Hyperion
     module Sendfile
       # How far a transfer had come when it failed. Part of {TruncatedError} and {TimeoutError}, and
       # added to every SystemCallError, IOError and OpenSSL::SSL::SSLError that
-      # {Sendfile.copy_to_socket} lets through. The peer has been promised more than it got, so the
-      # connection has to be closed.
+      # {Sendfile.copy_to_socket} and {Sendfile.copy_data_frames} let through. The peer has been promised more
+      # than it got: the connection has to be closed, unless {#torn?} says that it need not.
       module Progress
         # @return [Integer] bytes of the region that went out, the head not counted
         attr_reader :bytes_sent
 
         # @return [Integer, nil] bytes of the region that were to go out; nil where that was not known
         attr_reader :bytes_expected
+
+        # @return [Boolean] false: of {Sendfile.copy_data_frames}, when no frame was cut in two. The stream can
+        #   be reset, and the connection be used. true: the connection must be closed.
+        def torn?
+          @torn
+        end
 
         # What it is added to, for a rescue clause. OpenSSL may be loaded late.
         # @api private
@@ -26,16 +32,23 @@ module Hyperion
 
         # Adds the counts to an exception that came from below, or replaces those of a transfer within.
         # @api private
-        def self.tell(error, sent, expected)
+        def self.tell(error, sent, expected, torn: true)
           error.extend(self) unless error.is_a?(Progress)
-          error.record_progress(sent, expected)
+          error.record_progress(sent, expected, torn)
           error
         end
 
         # @api private
-        def record_progress(sent, expected)
+        def record_progress(sent, expected, torn)
           @bytes_sent = sent
           @bytes_expected = expected
+          @torn = torn
+        end
+
+        private
+
+        def consequence
+          @torn ? "the connection must be closed" : "no frame is cut in two"
         end
       end
 
@@ -45,9 +58,10 @@ module Hyperion
 
         # @param sent [Integer] bytes of the region that went out
         # @param expected [Integer] bytes of the region that were to go out
-        def initialize(sent, expected)
-          record_progress(sent, expected)
-          super("the file ended after #{sent} of #{expected} bytes; the connection must be closed")
+        # @param torn [Boolean] see {Progress#torn?}
+        def initialize(sent, expected, torn: true)
+          record_progress(sent, expected, torn)
+          super("the file ended after #{sent} of #{expected} bytes; #{consequence}")
         end
       end
 
@@ -58,10 +72,10 @@ module Hyperion
         # @param sent [Integer] bytes of the region that went out
         # @param expected [Integer, nil] bytes of the region that were to go out
         # @param timeout [Numeric] seconds that passed without a byte
-        def initialize(sent, expected, timeout)
-          record_progress(sent, expected)
-          super("no byte for #{timeout} s after #{sent} of #{expected || "an unknown number of"} bytes; " \
-                "the connection must be closed")
+        # @param torn [Boolean] see {Progress#torn?}
+        def initialize(sent, expected, timeout, torn: true)
+          record_progress(sent, expected, torn)
+          super("no byte for #{timeout} s after #{sent} of #{expected || "an unknown number of"} bytes; #{consequence}")
         end
       end
     end

@@ -88,6 +88,104 @@ module Hyperion
           COUNTERS_MUTEX.synchronize { COUNTERS[counter] }
         end
 
+        # A region as DATA frames (RFC 9113, 4.1 and 6.1): positions in the stream of their wire bytes.
+        class Frames
+          HEADER = 9
+          END_STREAM = 1
+          PADDED = 8
+          private_constant :HEADER, :END_STREAM, :PADDED
+
+          # @return [Integer] bytes of the region in a full frame
+          attr_reader :payload
+
+          # @param memory [String, nil] nil: a file, which is given to {read}
+          def initialize(memory, offset, len, stream_id, max_frame_size, padding, end_stream)
+            @memory = memory
+            @offset = offset
+            @length = len
+            @stream_id = stream_id
+            @end_stream = end_stream
+            @padding = padding
+            @prefix = padding.zero? ? HEADER : HEADER + 1
+            @payload = max_frame_size - (padding.zero? ? 0 : 1 + padding)
+            @full = @payload + @prefix + padding
+            @piece = +""
+          end
+
+          # @return [Integer] bytes of all frames
+          def wire_length
+            frames = @length.zero? && @end_stream ? 1 : (@length + @payload - 1) / @payload
+            @length + (frames * (@prefix + @padding))
+          end
+
+          # @return [Integer] bytes of the region before this position
+          def region(wire)
+            frames, within = wire.divmod(@full)
+            [(frames * @payload) + (within - @prefix).clamp(0, @payload), @length].min
+          end
+
+          def boundary?(wire)
+            (wire % @full).zero? || wire == wire_length
+          end
+
+          # Replaces what is in the buffer by what follows on the wire: whole frames, in that much room, or a
+          # piece of one that is larger. Empty where the file ends before the next frame does.
+          def read(file, wire, room, buffer)
+            buffer.clear
+            whole = 0
+            stop = reach(wire, room)
+            until wire == stop
+              piece = stretch(file, wire, stop - wire)
+              return buffer.replace(buffer.byteslice(0, whole)) if piece.empty?
+
+              buffer << piece
+              wire += piece.bytesize
+              whole = buffer.bytesize if boundary?(wire)
+            end
+            buffer
+          end
+
+          def release
+            @piece.clear
+          end
+
+          private
+
+          def reach(wire, room)
+            stop = [wire_length, wire + room].min
+            boundary = boundary?(stop) ? stop : stop - (stop % @full)
+            boundary > wire ? boundary : stop
+          end
+
+          # What follows, up to the end of the part of a frame that it lies in; empty at the end of the file.
+          def stretch(file, wire, limit)
+            frames, within = wire.divmod(@full)
+            start = frames * @payload
+            payload = [@payload, @length - start].min
+            return prefix(start, payload).byteslice(within, limit) if within < @prefix
+
+            rest = @prefix + payload - within
+            return "\0" * [rest + @padding, limit].min unless rest.positive?
+
+            payload_at(file, @offset + start + within - @prefix, [rest, limit].min)
+          end
+
+          def payload_at(file, offset, length)
+            return @memory.byteslice(offset, length) if @memory
+
+            (@source ||= Sources.for(file, 0)).read(length, offset, @piece)
+          end
+
+          def prefix(start, payload)
+            length = payload + (@padding.zero? ? 0 : 1 + @padding)
+            flags = @padding.zero? ? 0 : PADDED
+            flags |= END_STREAM if @end_stream && start + payload == @length
+            [length >> 16, length & 0xffff, 0, flags, @stream_id, *(@padding unless @padding.zero?)].pack("CnCCNC*")
+          end
+        end
+
+        def self.push_all(_io); end
+
         def self.queued(_io)
           -1
         end

@@ -17,9 +17,10 @@ module Hyperion
         def self.call(transfer, waiter)
           return unless IO === transfer.file || Integer === transfer.file
 
-          remaining = transfer.remaining || WINDOW
-          reach = transfer.position + [remaining, WINDOW].min
-          look(transfer, waiter, transfer.position + remaining) while transfer.resident_until < reach
+          remaining = transfer.file_remaining || WINDOW
+          position = transfer.file_position
+          reach = position + [remaining, WINDOW].min
+          look(transfer, waiter, position + remaining) while transfer.resident_until < reach
         end
 
         # At the next window of a region that ends at region_end, or goes on for longer than the window.

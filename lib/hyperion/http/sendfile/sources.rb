@@ -23,6 +23,15 @@ module Hyperion
           io if IO === io && Native.regular_size(io)
         end
 
+        # A file that can be read at any offset.
+        # @return [IO, Integer]
+        def self.positioned(file)
+          source = descriptor(file, 0)
+          return source if source && !stream?(source)
+
+          raise TypeError, "source must be a file, a String or an IO::Buffer, not #{file.class}"
+        end
+
         # nil where only reading tells where the end is: a pipe, a file of /proc.
         # @return [Integer, nil] bytes
         def self.length_to_end(source, offset)

@@ -14,7 +14,7 @@ module Hyperion
           # Only a descriptor can be read there; and only of OpenSSL's own method is it known that it
           # neither waits nor keeps what it is given.
           def self.serve?(transfer)
-            EXTENSION && (IO === transfer.file || Integer === transfer.file) &&
+            EXTENSION && !transfer.frames && (IO === transfer.file || Integer === transfer.file) &&
               transfer.out.method(:write_nonblock).owner.equal?(OpenSSL::Buffering)
           end
 

@@ -71,9 +71,29 @@ module Hyperion
           @offset + @sent
         end
 
+        # Where in the file that is, and how much of it is still to be read: for who reads ahead.
+        alias file_position position
+
+        # What {DataFrames::Framed} has otherwise: what is counted is the region, and one that is not whole
+        # leaves a connection of no use.
+        alias sent_of_region sent
+        alias region_length length
+
+        def torn?
+          true
+        end
+
+        def frames; end
+
         # Bytes of the region still to go; nil where its end is not known.
         def remaining
           @length && (@length - @sent)
+        end
+        alias file_remaining remaining
+
+        # Reads what is to be written, for a route that does.
+        def reader
+          Sources.for(@file, position)
         end
 
         def head_left?
@@ -130,7 +150,7 @@ module Hyperion
           @head_sent += head_bytes
           @head_left -= head_bytes
           @sent += bytes
-          @progress.call(@sent) if @progress && !@uninterrupted && bytes != 0
+          tell if @progress && !@uninterrupted && bytes != 0
           return unless (bytes + head_bytes).positive?
 
           @idle = @patient = 0
@@ -147,7 +167,13 @@ module Hyperion
           Thread.handle_interrupt(NEVER, &write)
         ensure
           @uninterrupted = false
-          @progress.call(@sent) if @progress && @sent > before
+          tell if @progress && @sent > before
+        end
+
+        # Runs a write of which, when it fails, nobody knows how much it took.
+        def in_doubt
+          @in_doubt = true
+          yield.tap { @in_doubt = false }
         end
 
         # Counts what went out of head and region laid end to end.
@@ -190,11 +216,17 @@ module Hyperion
         end
 
         def timed_out
-          TimeoutError.new(@sent, @length, @timeout)
+          TimeoutError.new(sent_of_region, region_length, @timeout, torn: torn?)
         end
 
         def truncated
-          TruncatedError.new(@sent, @length)
+          TruncatedError.new(sent_of_region, region_length, torn: torn?)
+        end
+
+        private
+
+        def tell
+          @progress.call(@sent)
         end
       end
     end

@@ -16,9 +16,9 @@ module Hyperion
         end
 
         def initialize(transfer, waiter)
-          @source = Sources.for(transfer.file, transfer.position)
+          @source = transfer.reader
           @waiter = waiter
-          @chunk = Sendfile.tls?(transfer.out) ? TlsRoute::RECORD : USERSPACE_CHUNK
+          @chunk = Sendfile.tls?(transfer.out) && !transfer.frames ? TlsRoute::RECORD : USERSPACE_CHUNK
           @writer = writer_for(transfer.out)
           @copies = transfer.io || (defined?(StringIO) && StringIO === transfer.out)
           @buffer = @copies ? room_for(transfer) : +""
@@ -129,7 +129,9 @@ module Hyperion
         # given for later; only a StringIO is known to copy, and at once.
         def write_whole(transfer)
           data = unwritten
-          written = @copies ? transfer.out.write(data) : within(transfer) { transfer.out.write(data) || data.bytesize }
+          written = transfer.in_doubt do
+            @copies ? transfer.out.write(data) : within(transfer) { transfer.out.write(data) || data.bytesize }
+          end
           written = data.bytesize unless Integer === written && written <= data.bytesize
           raise IOError, "out: write took none of #{data.bytesize} bytes" unless written.positive?
 

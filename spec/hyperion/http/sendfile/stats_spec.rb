@@ -35,7 +35,7 @@ RSpec.describe Hyperion::Http::Sendfile, ".stats", needs: :sendfile do
   end
 
   it "has all counters from the start, as Integers" do
-    routes = %i[small sendfile splice memory ktls tls_userspace userspace]
+    routes = %i[small sendfile splice memory ktls tls_userspace userspace frames]
     expect(S.stats.keys).to eq(%i[responses bytes waits fallbacks timeouts truncations])
     expect(S.stats[:responses].keys).to eq(routes)
     expect(S.stats[:bytes].keys).to eq(routes)

@@ -1,0 +1,206 @@
+/* Native::Frames: a region as DATA frames, and what was read of it and is not sent yet. */
+#include <ruby.h>
+#include <ruby/thread.h>
+
+#include "frames.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+/* Of a read that is interrupted every time. */
+static const int TRIES = 100;
+
+struct region {
+    struct hs_frames frames;
+    VALUE memory; /* nil: a file */
+};
+
+static void
+mark(void *data)
+{
+    rb_gc_mark(((struct region *)data)->memory); /* and so it isn't moved */
+}
+
+static void
+release(void *data)
+{
+    hs_frames_release(&((struct region *)data)->frames);
+    xfree(data);
+}
+
+static size_t
+memsize(const void *data)
+{
+    const struct region *region = data;
+
+    return sizeof(*region) + (region->frames.buffer ? region->frames.capacity : 0);
+}
+
+static const rb_data_type_t TYPE = {
+    .wrap_struct_name = "Hyperion::Http::Sendfile::Native::Frames",
+    .function = {.dmark = mark, .dfree = release, .dsize = memsize},
+    .flags = RUBY_TYPED_FREE_IMMEDIATELY,
+};
+
+static struct region *
+region_of(VALUE self)
+{
+    return rb_check_typeddata(self, &TYPE);
+}
+
+struct hs_frames *
+hs_frames_of(VALUE frames)
+{
+    return &region_of(frames)->frames;
+}
+
+/*
+ * Native::Frames.new(memory, offset, len, stream_id, max_frame_size, padding, end_stream)
+ *
+ * memory: a frozen String, or nil for a file. The arguments have been checked.
+ */
+static VALUE
+frames_new(VALUE class, VALUE memory, VALUE offset, VALUE len, VALUE stream_id,
+           VALUE max_frame_size, VALUE padding, VALUE end_stream)
+{
+    struct region *region;
+    VALUE self = TypedData_Make_Struct(class, struct region, &TYPE, region);
+    struct hs_frames *f = &region->frames;
+
+    region->memory = memory;
+    if (!NIL_P(memory)) f->memory = RSTRING_PTR(memory);
+    f->offset = hs_bytes(offset, "offset");
+    f->length = hs_bytes(len, "len");
+    f->stream_id = NUM2UINT(stream_id);
+    f->padding = (uint8_t)NUM2UINT(padding);
+    f->payload = NUM2UINT(max_frame_size) - (f->padding > 0 ? 1u + f->padding : 0);
+    f->end_stream = RTEST(end_stream);
+    if (hs_frames_wire_length(f) < 0)
+        rb_raise(rb_eRangeError, "len is too large for so many frames");
+    return self;
+}
+
+/* frames.wire_length -> bytes of all frames */
+static VALUE
+frames_wire_length(VALUE self)
+{
+    return OFFT2NUM(hs_frames_wire_length(hs_frames_of(self)));
+}
+
+/* frames.region(wire) -> bytes of the region before this position on the wire */
+static VALUE
+frames_region(VALUE self, VALUE wire)
+{
+    return OFFT2NUM(hs_frames_region(hs_frames_of(self), hs_bytes(wire, "wire")));
+}
+
+/* frames.boundary?(wire) -> whether no frame is cut in two there */
+static VALUE
+frames_boundary_p(VALUE self, VALUE wire)
+{
+    return hs_frames_at_boundary(hs_frames_of(self), hs_bytes(wire, "wire")) ? Qtrue : Qfalse;
+}
+
+/* frames.payload -> bytes of the region in a full frame */
+static VALUE
+frames_payload(VALUE self)
+{
+    return UINT2NUM(hs_frames_of(self)->payload);
+}
+
+/* frames.release -> nil: the buffer, and what is in it, are given up */
+static VALUE
+frames_release(VALUE self)
+{
+    hs_frames_release(hs_frames_of(self));
+    return Qnil;
+}
+
+struct lay_out {
+    const struct hs_frames *frames;
+    int fd; /* a duplicate, since the GVL is given up */
+    off_t wire;
+    char *to;
+    size_t capacity;
+    ssize_t laid;
+    int err;
+};
+
+static void *
+lay_out_without_gvl(void *data)
+{
+    struct lay_out *job = data;
+
+    job->laid =
+        hs_frames_lay_out(job->frames, job->fd, job->wire, job->to, job->capacity, hs_read_vector);
+    job->err = errno;
+    return NULL;
+}
+
+static VALUE
+lay_out(VALUE argument)
+{
+    struct lay_out *job = (struct lay_out *)argument;
+    int tries = 0;
+
+    do {
+        rb_thread_check_ints();
+        job->laid = -1;
+        job->err = EINTR; /* for when it is not run at all */
+        rb_nogvl(lay_out_without_gvl, job, RUBY_UBF_IO, NULL, RB_NOGVL_INTR_FAIL);
+    } while (job->laid < 0 && job->err == EINTR && ++tries < TRIES);
+    return Qnil;
+}
+
+static VALUE
+close_file(VALUE argument)
+{
+    const struct lay_out *job = (const struct lay_out *)argument;
+
+    if (job->fd >= 0) close(job->fd);
+    return Qnil;
+}
+
+/*
+ * frames.read(file, wire, room, buffer) -> buffer
+ *
+ * Replaces what is in the buffer by what follows on the wire: whole frames, in that much room, or a piece of
+ * one that is larger. Empty where the file ends before the next frame does. file: nil for memory.
+ */
+static VALUE
+frames_read(VALUE self, VALUE file, VALUE wire, VALUE room, VALUE buffer)
+{
+    struct lay_out job = {.frames = hs_frames_of(self), .fd = -1};
+    VALUE source = NIL_P(file) ? Qnil : hs_in_source(file);
+
+    job.wire = hs_bytes(wire, "wire");
+    job.capacity = NUM2SIZET(room);
+    if (job.capacity > HS_FRAMES_CAPACITY) job.capacity = HS_FRAMES_CAPACITY;
+    rb_str_modify(buffer); /* what was sliced off it may be shared */
+    rb_str_set_len(buffer, 0);
+    rb_str_modify_expand(buffer, (long)job.capacity);
+    job.to = RSTRING_PTR(buffer);
+    if (!NIL_P(source)) job.fd = fcntl(hs_in_descriptor(source), F_DUPFD_CLOEXEC, 0);
+    if (!NIL_P(source) && job.fd < 0) rb_sys_fail("dup");
+    rb_ensure(lay_out, (VALUE)&job, close_file, (VALUE)&job);
+    if (job.laid < 0) rb_syserr_fail(job.err, NULL);
+    rb_str_set_len(buffer, (long)job.laid);
+    RB_GC_GUARD(source);
+    return buffer;
+}
+
+void
+hs_init_frames(VALUE mNative)
+{
+    VALUE cFrames = rb_define_class_under(mNative, "Frames", rb_cObject);
+
+    rb_undef_alloc_func(cFrames);
+    rb_define_singleton_method(cFrames, "new", frames_new, 7);
+    rb_define_method(cFrames, "wire_length", frames_wire_length, 0);
+    rb_define_method(cFrames, "region", frames_region, 1);
+    rb_define_method(cFrames, "boundary?", frames_boundary_p, 1);
+    rb_define_method(cFrames, "payload", frames_payload, 0);
+    rb_define_method(cFrames, "read", frames_read, 4);
+    rb_define_method(cFrames, "release", frames_release, 0);
+}

@@ -1,0 +1,10 @@
+/* Reading into several pieces of memory at once. */
+#include "frames.h"
+
+#include <sys/uio.h>
+
+ssize_t
+hs_read_vector(int fd, const struct iovec *pieces, int count, off_t offset)
+{
+    return preadv(fd, pieces, count, offset);
+}

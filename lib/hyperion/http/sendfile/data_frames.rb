@@ -1,0 +1,213 @@
+# frozen_string_literal: true
+
+# A region as HTTP/2 DATA frames: the call, and the cursor and the routes that its wire bytes take.
+module Hyperion
+  module Http
+    # DATA frames, for a server that speaks HTTP/2.
+    module Sendfile
+      # SETTINGS_MAX_FRAME_SIZE that every peer takes, in bytes (RFC 9113, 6.5.2).
+      DATA_FRAME_SIZE = 16_384
+
+      class << self
+        # Sends a region as DATA frames, and returns when all of it is with the kernel. Every frame but the
+        # last is full; the last has END_STREAM, if that is asked for, and no empty frame follows it. An
+        # empty region is one empty frame with END_STREAM, or nothing at all without. Waits as
+        # {copy_to_socket} does.
+        #
+        # Flow control is the caller's: the region has to fit into the windows of stream and connection, see
+        # {data_frames_window}. So is that nothing else is written to the connection meanwhile.
+        #
+        # The block may be left by `break` or an exception: no frame is cut in two then, and the connection
+        # can be used. After any other error `torn?` tells. Not torn: RST_STREAM ends this stream, and the
+        # others go on. Torn: the connection must be closed.
+        #
+        # @param out [IO, Integer, OpenSSL::SSL::SSLSocket, #write] the connection, as for {copy_to_socket}
+        # @param source [IO, Integer, #to_io, String, IO::Buffer] a file, or memory, which is sent from where
+        #   it lies
+        # @param offset [Integer] bytes from the start of the source
+        # @param len [Integer] bytes of the region
+        # @param stream_id [Integer] 1 to 2**31-1
+        # @param max_frame_size [Integer] bytes, 16,384 to 2**24-1: what the peer has announced, or less
+        # @param end_stream [Boolean] whether the last frame ends the stream
+        # @param padding [Integer] zero bytes at the end of every frame, up to 255; 0: no frame is PADDED
+        # @param head [String, nil] whole frames that go out before, HEADERS say, in the same segment
+        # @param timeout (see #copy_to_socket)
+        # @yieldparam sent [Integer] bytes of the region that are out, at frame boundaries
+        # @return [Integer] len
+        # @raise [TruncatedError] the source ends before the region
+        # @raise [TimeoutError] no byte moved for the given time
+        # @raise [SystemCallError, IOError, OpenSSL::SSL::SSLError] as {copy_to_socket}; it answers
+        #   {Progress#bytes_sent} and {Progress#torn?}, too
+        # @raise [ArgumentError, TypeError, RangeError] a bad argument; nothing was written
+        # @see https://www.rfc-editor.org/rfc/rfc9113#section-6.1 RFC 9113, 6.1
+        def copy_data_frames(out, source, offset, len, stream_id:, max_frame_size: DATA_FRAME_SIZE, end_stream: true,
+                             padding: 0, head: nil, timeout: :io, &progress)
+          kind = Arguments.check_frames(out, source, offset, len, stream_id, max_frame_size, padding, head, timeout)
+          DataFrames.source(source, offset, len) do |file, memory|
+            frames = Native::Frames.new(memory, offset, len, stream_id, max_frame_size, padding, end_stream)
+            timeout = own_timeout(out) if timeout == :io
+            cursor = kind == :ktls ? DataFrames::KtlsTransfer : DataFrames::Transfer
+            transfer = cursor.new(out, file, offset, frames, head, timeout, progress)
+            transfer.native = kind == :ktls || (EXTENSION && (IO === out || Integer === out))
+            deliver_frames(transfer, out) unless transfer.complete?
+          end
+          len
+        end
+
+        # How many bytes of the flow-control windows a region takes: padding counts (RFC 9113, 6.9.1).
+        #
+        # @param len (see #copy_data_frames)
+        # @param max_frame_size (see #copy_data_frames)
+        # @param padding (see #copy_data_frames)
+        # @param end_stream (see #copy_data_frames)
+        # @return [Integer] bytes
+        # @raise [ArgumentError, TypeError, RangeError] a bad argument
+        def data_frames_window(len, max_frame_size: DATA_FRAME_SIZE, padding: 0, end_stream: true)
+          Arguments.check_bytes("len", len)
+          Arguments.check_frame(max_frame_size, padding)
+          return len if padding.zero?
+
+          payload = max_frame_size - 1 - padding
+          frames = len.zero? && end_stream ? 1 : (len + payload - 1) / payload
+          len + (frames * (1 + padding))
+        end
+
+        private
+
+        def deliver_frames(transfer, out)
+          waiter = Waiters.current
+          flush(out, transfer, waiter)
+          transfer.guarded(waiter) { DataFrames.run(transfer, waiter) }
+          whole = true
+        rescue Progress::Carrier => e
+          raise Progress.tell(e, transfer.sent_of_region, transfer.region_length, torn: transfer.torn?)
+        ensure
+          transfer.leave unless whole
+          Stats.response(transfer.route, transfer.sent_of_region, whole || transfer.complete?, e)
+          transfer.frames.release
+        end
+      end
+
+      # @api private
+      module DataFrames
+        # From this many bytes on a frame goes by a system call of its own. Found by bench/frames.rb.
+        SENDFILE_FROM = 128 * 1024
+
+        # The cursor over the wire: what it counts are frames with all that belongs to them.
+        module Framed
+          attr_reader :frames, :region_length
+
+          # @param file [IO, Integer, nil] nil: the frames know where their region lies in memory
+          # @param offset [Integer] of the region in its file
+          def initialize(out, file, offset, frames, head, timeout, progress)
+            @frames = frames
+            @region_offset = offset
+            super(out, file, 0, frames.wire_length, head, timeout, progress)
+            @region_length = frames.region(length)
+            @resident_until = offset
+          end
+
+          def sent_of_region
+            @frames.region(@sent)
+          end
+
+          def file_position
+            @region_offset + sent_of_region
+          end
+
+          def file_remaining
+            @region_length - sent_of_region
+          end
+
+          def reader
+            Wire.new(@frames, @file)
+          end
+
+          # Whether the connection is in the middle of a frame, as far as is known.
+          def torn?
+            @in_doubt || (@head_sent.positive? && head_left?) || !@frames.boundary?(@sent)
+          end
+
+          # Before all is out: the frames that are may not wait for more.
+          def leave
+            Native.push_all(@out) if native? && !torn?
+          rescue SystemCallError, IOError
+            nil # what has gone wrong is being said already
+          end
+
+          private
+
+          def tell
+            @progress.call(sent_of_region) unless torn?
+          end
+        end
+
+        # To a plain descriptor, or to what takes bytes by a method of its own.
+        class Transfer < Sendfile::Transfer
+          include Framed
+        end
+
+        # To a connection that the kernel encrypts.
+        class KtlsTransfer < Ktls::Transfer
+          include Framed
+        end
+
+        # What is to be written, for a route that reads: see {Sources}.
+        class Wire
+          def initialize(frames, file)
+            @frames = frames
+            @file = file
+          end
+
+          # Whole frames where they fit; nothing when the file ends in the next one.
+          def read(length, wire, buffer)
+            @frames.read(@file, wire, length, buffer)
+          end
+        end
+
+        # One step of the kernel's ways, in C until the region is out, or a single attempt for a fiber.
+        class Step
+          # @param method [Symbol] :sendfile or :buffered
+          def initialize(method, wait:)
+            @method = method
+            @wait = wait
+          end
+
+          def call(transfer)
+            Native.transfer(transfer.out, transfer.file, transfer.position, transfer.remaining, @method,
+                            transfer.head, transfer.head_sent, @wait && transfer.timeout, transfer.report?,
+                            transfer.ktls?, transfer.frames) { |bytes, head_bytes| transfer.advance(bytes, head_bytes) }
+          end
+        end
+
+        STEPS = [false, true].to_h do |wait|
+          [wait, %i[buffered sendfile].to_h { |method| [method, Step.new(method, wait: wait).freeze] }.freeze]
+        end.freeze
+        private_constant :STEPS, :Step, :Wire, :Framed, :SENDFILE_FROM
+
+        module_function
+
+        # @yieldparam file [IO, Integer, nil]
+        # @yieldparam memory [String, nil] frozen
+        def source(source, offset, len)
+          return yield(Sources.positioned(source), nil) unless String === source
+          raise TruncatedError.new(0, len, torn: false) if source.bytesize < offset + len
+
+          yield nil, source.frozen? ? source : String.new(source).freeze
+        end
+
+        def run(transfer, waiter)
+          return UserspaceRoute.run(transfer, waiter) unless transfer.native?
+
+          transfer.route = :frames
+          steps = STEPS.fetch(waiter.steps_wait?)
+          return if transfer.frames.payload >= SENDFILE_FROM && Loop.run(transfer, waiter, steps[:sendfile])
+
+          Loop.run(transfer, waiter, steps[:buffered]) or raise Errno::ESPIPE
+        end
+      end
+
+      private_constant :DataFrames
+    end
+  end
+end
