@@ -132,8 +132,8 @@ lay_out_without_gvl(void *data)
 {
     struct lay_out *job = data;
 
-    job->laid =
-        hs_frames_lay_out(job->frames, job->fd, job->wire, job->to, job->capacity, hs_read_vector);
+    job->laid = hs_frames_lay_out(job->frames, job->fd, job->wire, job->to, job->capacity,
+                                  hs_read_vector, &job->fd);
     job->err = errno;
     return NULL;
 }

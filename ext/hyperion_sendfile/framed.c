@@ -54,7 +54,7 @@ fill(const struct hs_transfer *t)
     if (f->first < f->last && f->at == wire) return 1;
     if (!make_room(f)) return -1;
     f->first = f->last = 0;
-    laid = hs_frames_lay_out(f, t->in_fd, wire, f->buffer, f->capacity, hs_read_vector);
+    laid = hs_frames_lay_out(f, t->in_fd, wire, f->buffer, f->capacity, hs_read_vector, &t->in_fd);
     if (laid <= 0) return (int)laid;
     f->last = (size_t)laid;
     f->at = wire;

@@ -139,13 +139,14 @@ hs_frames_reach(const struct hs_frames *f, off_t wire, off_t limit)
 
 /* Reads on until the pieces are full, or the file ends, or an error comes first. */
 static off_t
-read_all(int fd, struct iovec *pieces, int count, off_t offset, hs_vector_reader *read, int *err)
+read_all(hs_vector_reader *read, const void *in, struct iovec *pieces, int count, off_t offset,
+         int *err)
 {
     off_t done = 0;
 
     *err = 0;
     while (count > 0) {
-        ssize_t got = read(fd, pieces, count, offset + done);
+        ssize_t got = read(in, pieces, count, offset + done);
 
         if (got < 0) *err = errno;
         if (got <= 0) break;
@@ -201,7 +202,7 @@ fill_from_memory(const char *from, const struct iovec *pieces, int count)
  */
 ssize_t
 hs_frames_lay_out(const struct hs_frames *f, int fd, off_t wire, char *to, size_t capacity,
-                  hs_vector_reader *read)
+                  hs_vector_reader *read, const void *in)
 {
     struct iovec pieces[HS_FRAMES_AT_ONCE + 1];
     off_t end = hs_frames_reach(f, wire, (off_t)capacity);
@@ -219,7 +220,7 @@ hs_frames_lay_out(const struct hs_frames *f, int fd, off_t wire, char *to, size_
         hs_frames_in_file(f, fd, wire) == HS_ABSENT) {
         return 0;
     }
-    got = read_all(fd, pieces, count, f->offset + start, read, &err);
+    got = read_all(read, in, pieces, count, f->offset + start, &err);
     if (got == asked) return end - wire;
 
     end = (start + got) / f->payload * full_frame(f);

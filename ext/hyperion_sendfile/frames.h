@@ -46,9 +46,9 @@ struct hs_stretch {
     unsigned char prefix[HS_FRAME_PREFIX];
 };
 
-/* Reads at an offset into pieces of memory, as preadv does. */
-struct iovec;
-typedef ssize_t hs_vector_reader(int fd, const struct iovec *pieces, int count, off_t offset);
+/* Reads at an offset into pieces of memory, as preadv does; `in` is what it knows the file by. */
+typedef ssize_t hs_vector_reader(const void *in, const struct iovec *pieces, int count,
+                                 off_t offset);
 
 off_t hs_frames_wire_length(const struct hs_frames *frames); /* -1: beyond what can be counted */
 off_t hs_frames_region(const struct hs_frames *frames, off_t wire);
@@ -67,9 +67,9 @@ enum hs_presence hs_frames_in_file(const struct hs_frames *frames, int fd, off_t
  * larger than that. Bytes laid out; 0 where the file ends before the next frame does; -1: errno.
  */
 ssize_t hs_frames_lay_out(const struct hs_frames *frames, int fd, off_t wire, char *to,
-                          size_t capacity, hs_vector_reader *read);
+                          size_t capacity, hs_vector_reader *read, const void *in);
 
-/* read_preadv.c or read_pread.c */
+/* read_preadv.c or read_pread.c: in points to a descriptor. */
 hs_vector_reader hs_read_vector;
 
 /* The methods: whole frames by way of memory; header and sendfile for each; from memory, in place. */

@@ -268,27 +268,32 @@ native_nagle_on(VALUE self, VALUE io)
 }
 
 /*
- * Native.send_records(ssl, io, in, position, len, head, head_sent, buffer) { |bytes| } -> status
+ * Native.send_records(ssl, io, in, position, len, head, head_sent, buffer, frames, report) { |bytes| } -> status
  *
  * One step of userspace TLS: what is in the buffer, then head from head_sent on, then the file from
  * position on, len bytes or to its end (nil), as records through ssl, which writes to io. It may stop
  * anywhere; the buffer then holds what was read and is not out, and is to come back with the next
  * call, whose position and head_sent are those of the first byte in it. The block gets the bytes
- * of head and region that went out. Besides the statuses of copy: :want_read.
+ * of head and region that went out. With frames, not nil, position, len and bytes are those of their wire,
+ * and with report it stops where frames are whole. Besides the statuses of copy: :want_read.
  */
 static VALUE
 native_send_records(VALUE self, VALUE ssl, VALUE io, VALUE in, VALUE position, VALUE len,
-                    VALUE head, VALUE head_sent, VALUE buffer)
+                    VALUE head, VALUE head_sent, VALUE buffer, VALUE frames, VALUE report)
 {
     off_t start = hs_bytes(position, "position");
     off_t end = NIL_P(len) ? INT64_MAX : start + hs_bytes(len, "len");
     size_t sent = NUM2SIZET(head_sent);
+    enum hs_status status;
 
     (void)self;
     if (NIL_P(head) ? sent > 0 : sent > (size_t)RSTRING_LEN(head)) {
         rb_raise(rb_eRangeError, "head is shorter than what was sent of it");
     }
-    return hs_status_symbol(hs_send_records(ssl, io, in, start, end, head, sent, buffer));
+    status = hs_send_records(ssl, io, in, start, end, head, sent, buffer,
+                             NIL_P(frames) ? NULL : hs_frames_of(frames), RTEST(report));
+    RB_GC_GUARD(frames);
+    return hs_status_symbol(status);
 }
 
 /* Native.ktls_compiled? -> whether this build knows of kernel TLS */
@@ -449,7 +454,7 @@ hs_init_native(VALUE mSendfile)
     rb_define_singleton_method(mNative, "queued", native_queued, 1);
     rb_define_singleton_method(mNative, "nagle_off", native_nagle_off, 1);
     rb_define_singleton_method(mNative, "nagle_on", native_nagle_on, 1);
-    rb_define_singleton_method(mNative, "send_records", native_send_records, 8);
+    rb_define_singleton_method(mNative, "send_records", native_send_records, 10);
     rb_define_singleton_method(mNative, "ktls_compiled?", native_ktls_compiled_p, 0);
     rb_define_singleton_method(mNative, "ktls?", native_ktls_p, 1);
     rb_define_singleton_method(mNative, "ktls_writable?", native_ktls_writable_p, 1);

@@ -5,8 +5,8 @@
 #include <unistd.h>
 
 ssize_t
-hs_read_vector(int fd, const struct iovec *pieces, int count, off_t offset)
+hs_read_vector(const void *in, const struct iovec *pieces, int count, off_t offset)
 {
     (void)count;
-    return pread(fd, pieces->iov_base, pieces->iov_len, offset);
+    return pread(*(const int *)in, pieces->iov_base, pieces->iov_len, offset);
 }

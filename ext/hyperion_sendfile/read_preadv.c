@@ -4,7 +4,7 @@
 #include <sys/uio.h>
 
 ssize_t
-hs_read_vector(int fd, const struct iovec *pieces, int count, off_t offset)
+hs_read_vector(const void *in, const struct iovec *pieces, int count, off_t offset)
 {
-    return preadv(fd, pieces, count, offset);
+    return preadv(*(const int *)in, pieces, count, offset);
 }

@@ -7,15 +7,19 @@
 #include <ruby.h>
 #include <ruby/io.h>
 
-#include "sendfile.h"
+#include "frames.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 /* The plaintext of one record: OpenSSL takes as much per call (RFC 8446, 5.1). */
 static const long RECORD = 16 * 1024;
+
+/* What is left of a record's worth, and the next frame, which is longer than a record. */
+static const long RECORD_AND_FRAME = 2 * 16 * 1024 + HS_FRAME_PREFIX;
 
 /* What one call sends before others get their turn: encryption keeps a core busy. */
 static const off_t STEP = 256 * 1024;
@@ -30,6 +34,9 @@ struct step {
     VALUE ssl;
     VALUE io; /* below ssl */
     VALUE in;
+    const struct hs_frames
+        *frames;    /* NULL: the file as it is; else position and end are on their wire */
+    bool report;    /* stop where what is out is whole frames */
     VALUE buffer;   /* plaintext, next to go out */
     off_t position; /* of what comes behind the buffer, in the file */
     off_t end;
@@ -120,6 +127,48 @@ all_read(const struct step *s)
     return s->head_left == 0 && s->position == s->end;
 }
 
+static ssize_t
+read_piece_at(const void *in, const struct iovec *pieces, int count, off_t offset)
+{
+    ssize_t got = read_at(*(const VALUE *)in, pieces->iov_base, pieces->iov_len, offset);
+
+    (void)count;
+    if (got < 0) errno = ESPIPE;
+    return got;
+}
+
+/*
+ * Frames are longer than records: the next is laid out behind what is left of the one before, so that every
+ * record but the last is full. OpenSSL takes one at a time.
+ */
+static bool
+fill_with_frames(struct step *s)
+{
+    long held = RSTRING_LEN(s->buffer);
+    long head = RECORD_AND_FRAME - held;
+    ssize_t laid = 0;
+
+    rb_str_modify_expand(s->buffer, RECORD_AND_FRAME - held);
+    if ((size_t)head > s->head_left) head = (long)s->head_left;
+    memcpy(RSTRING_PTR(s->buffer) + held, s->head, (size_t)head);
+    s->head += head;
+    s->head_left -= (size_t)head;
+    rb_str_set_len(s->buffer, held += head);
+    if (held < RECORD && s->position < s->end) {
+        int fd = NIL_P(s->in) ? -1 : hs_in_descriptor(s->in);
+
+        laid = hs_frames_lay_out(s->frames, fd, s->position, RSTRING_PTR(s->buffer) + held,
+                                 (size_t)(RECORD_AND_FRAME - held), read_piece_at, &s->in);
+        if (laid > 0) {
+            s->position += laid;
+            rb_str_set_len(s->buffer, held + laid);
+        }
+    }
+    if (RSTRING_LEN(s->buffer) > 0) return true;
+    s->status = laid < 0 ? HS_UNSUPPORTED : all_read(s) ? HS_DONE : HS_EOF;
+    return false;
+}
+
 /* Whether there is something for the next record, which is as long as can be; else the status. */
 static bool
 fill(struct step *s)
@@ -191,6 +240,22 @@ offer(struct step *s)
     rb_str_set_len(s->buffer, length - taken);
 }
 
+static bool
+ready(struct step *s)
+{
+    long held = RSTRING_LEN(s->buffer);
+
+    if (!s->frames) return held > 0 || fill(s);
+    return held >= (s->report ? 1 : RECORD) || fill_with_frames(s);
+}
+
+/* Whether others get their turn, or hear how far it has come. */
+static bool
+step_ends(const struct step *s, int64_t deadline)
+{
+    return s->sent >= STEP || hs_now_ns() >= deadline || (s->report && RSTRING_LEN(s->buffer) == 0);
+}
+
 static VALUE
 run(VALUE argument)
 {
@@ -198,11 +263,11 @@ run(VALUE argument)
     int64_t deadline = hs_now_ns() + STEP_NS;
 
     do {
-        if (RSTRING_LEN(s->buffer) == 0 && !fill(s)) break;
+        if (!ready(s)) break;
         if (!s->corked && !all_read(s)) s->corked = hs_cork(hs_out_descriptor(s->io));
         offer(s);
         if (RSTRING_LEN(s->buffer) == 0 && all_read(s)) s->status = HS_DONE;
-    } while (s->status == HS_PARTIAL && s->sent < STEP && hs_now_ns() < deadline);
+    } while (s->status == HS_PARTIAL && !step_ends(s, deadline));
     return Qnil;
 }
 
@@ -228,7 +293,7 @@ finish(VALUE argument)
  */
 enum hs_status
 hs_send_records(VALUE ssl, VALUE io, VALUE in, off_t position, off_t end, VALUE head,
-                size_t head_sent, VALUE buffer)
+                size_t head_sent, VALUE buffer, const struct hs_frames *frames, bool report)
 {
     size_t head_left = NIL_P(head) ? 0 : (size_t)RSTRING_LEN(head) - head_sent;
     size_t held = (size_t)RSTRING_LEN(buffer);
@@ -237,6 +302,8 @@ hs_send_records(VALUE ssl, VALUE io, VALUE in, off_t position, off_t end, VALUE 
         .ssl = ssl,
         .io = io,
         .in = in,
+        .frames = frames,
+        .report = frames && report,
         .buffer = buffer,
         .position = position + (off_t)(held - head_held),
         .end = end,

@@ -239,7 +239,8 @@ void hs_read_in(VALUE in, off_t offset, off_t length); /* into the page cache */
 /* records.c */
 void hs_records_init(void);
 enum hs_status hs_send_records(VALUE ssl, VALUE io, VALUE in, off_t position, off_t end, VALUE head,
-                               size_t head_sent, VALUE buffer);
+                               size_t head_sent, VALUE buffer, const struct hs_frames *frames,
+                               bool report);
 
 /* region_io.c or region_nogvl.c: func(data) without the GVL, on behalf of this descriptor. */
 void hs_region(void (*func)(void *), void *data, int fd);

@@ -14,7 +14,7 @@ module Hyperion
           # Only a descriptor can be read there; and only of OpenSSL's own method is it known that it
           # neither waits nor keeps what it is given.
           def self.serve?(transfer)
-            EXTENSION && !transfer.frames && (IO === transfer.file || Integer === transfer.file) &&
+            EXTENSION && (IO === transfer.file || Integer === transfer.file || transfer.file.nil?) &&
               transfer.out.method(:write_nonblock).owner.equal?(OpenSSL::Buffering)
           end
 
@@ -39,8 +39,12 @@ module Hyperion
 
           def call(transfer)
             transfer.uninterrupted do
-              Native.send_records(@ssl, @io, transfer.file, transfer.position, transfer.remaining, transfer.head,
-                                  transfer.head_sent, @buffer) { |bytes| transfer.advance_through_head(bytes) }
+              transfer.in_doubt do
+                Native.send_records(@ssl, @io, transfer.file, transfer.position, transfer.remaining, transfer.head,
+                                    transfer.head_sent, @buffer, transfer.frames, transfer.report?) do |bytes|
+                  transfer.advance_through_head(bytes)
+                end
+              end
             end
           end
         end

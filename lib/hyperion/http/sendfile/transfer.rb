@@ -10,7 +10,8 @@ module Hyperion
         NEVER = { Object => :never }.freeze
         # Seconds that are as good as no limit, and more than some clocks take. As in C.
         FOR_EVER = 9e9
-        private_constant :LOOKS_PER_TIMEOUT, :NEVER, :FOR_EVER
+        WAITS = %i[eagain want_read].freeze
+        private_constant :LOOKS_PER_TIMEOUT, :NEVER, :FOR_EVER, :WAITS
 
         attr_reader :out, :file, :length, :head, :head_sent, :sent, :timeout, :idle
         # Whether the kernel may be asked to move the bytes by itself.
@@ -170,10 +171,13 @@ module Hyperion
           tell if @progress && @sent > before
         end
 
-        # Runs a write of which, when it fails, nobody knows how much it took.
+        # Runs a write of which nobody knows how much it took when it fails; nor when a TLS connection is to
+        # be given a record again, of which it has begun to send the ciphertext.
         def in_doubt
           @in_doubt = true
-          yield.tap { @in_doubt = false }
+          status = yield
+          @in_doubt = WAITS.include?(status)
+          status
         end
 
         # Counts what went out of head and region laid end to end.

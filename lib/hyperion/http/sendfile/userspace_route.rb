@@ -42,7 +42,8 @@ module Hyperion
         def writer_for(out)
           return method(:write_record) if RUBY_ENGINE == "jruby" && Sendfile.tls?(out)
           return method(:write_descriptor) if EXTENSION && (IO === out || Integer === out)
-          return method(:write_nonblock) if IO === out || Integer === out || Sendfile.tls?(out)
+          return method(:write_tls) if Sendfile.tls?(out)
+          return method(:write_nonblock) if IO === out || Integer === out
 
           method(:write_whole)
         end
@@ -102,26 +103,30 @@ module Hyperion
           status == :done ? :partial : status
         end
 
-        # A TLS connection: it takes what fits into a record, or says what it waits for. What it did
-        # not take it has to be given again, unchanged.
         def write_nonblock(transfer)
+          transfer.uninterrupted { write_some(Integer === transfer.out ? transfer.io : transfer.out, transfer) }
+        end
+
+        # It takes what fits into a record. What it did not take it has to be given again, unchanged.
+        def write_tls(transfer)
+          transfer.uninterrupted { transfer.in_doubt { write_some(transfer.out, transfer) } }
+        end
+
+        def write_some(out, transfer)
           data = unwritten
-          destination = Integer === transfer.out ? transfer.io : transfer.out
-          transfer.uninterrupted do
-            case written = Native.without_sigpipe { destination.write_nonblock(data, exception: false) }
-            when :wait_writable then :eagain
-            when :wait_readable then :want_read
-            else
-              wrote(written, transfer)
-              :partial
-            end
+          case written = Native.without_sigpipe { out.write_nonblock(data, exception: false) }
+          when :wait_writable then :eagain
+          when :wait_readable then :want_read
+          else
+            wrote(written, transfer)
+            :partial
           end
         end
 
         # JRuby's write_nonblock loses what the socket does not take of a record that it has encrypted.
         def write_record(transfer)
           data = unwritten
-          wrote(within(transfer) { transfer.out.syswrite(data) }, transfer)
+          wrote(transfer.in_doubt { within(transfer) { transfer.out.syswrite(data) } }, transfer)
           :partial
         end
 

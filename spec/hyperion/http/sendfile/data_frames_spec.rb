@@ -8,7 +8,8 @@ RSpec.describe Hyperion::Http::Sendfile, ".copy_data_frames" do
   large = 1_000_003
   frame_sizes = [16_384, 16_385, 65_536, 131_072, 262_144, (1 << 24) - 1].freeze
   sources = %i[file string].freeze
-  kinds = (Channels::ALL + Channels::MEMORY).uniq.freeze
+  ways = (Channels::ALL + Channels::MEMORY).uniq.product(Waiters::ALL & %i[thread fiber_minimal], [:file])
+  ways += %i[tcp tls13].product(Waiters::ALL - %i[blocking blocking_in_fiber], sources)
   head = Http2Frames.headers(77, stream_id: 5)
 
   define_method(:source_of) do |source, size|
@@ -79,7 +80,7 @@ RSpec.describe Hyperion::Http::Sendfile, ".copy_data_frames" do
     end
   end
 
-  kinds.product(Waiters::ALL - %i[blocking blocking_in_fiber], sources).each do |kind, waiter, source|
+  ways.uniq.each do |kind, waiter, source|
     context "with a #{source} to #{kind}, waiting by #{waiter}" do
       it "delivers every frame" do
         [[5, 16_384], [0, large]].product([16_384, 262_144], [0, 7]).each do |(offset, len), max, padding|

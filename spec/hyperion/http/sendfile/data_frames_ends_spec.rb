@@ -1,0 +1,191 @@
+# frozen_string_literal: true
+
+# What a region of DATA frames can end with midway, and what is left of the connection: whole frames, or a torn one
+# and an error that says so.
+
+require "spec_helper"
+
+RSpec.describe Hyperion::Http::Sendfile, ".copy_data_frames midway" do
+  size = 1_000_003
+  whole = 61 * 16_384 # the whole frames of that
+  small_frames = 16_384
+  large_frames = 262_144
+  waiters = Waiters::ALL & %i[thread fiber_minimal]
+  kinds = %i[tcp pipe tls13 wrapper]
+  head = Http2Frames.headers(77, stream_id: 5)
+
+  define_method(:start_frames) do |waiter, out, source, *region, **options, &progress|
+    start_under(waiter) { S.copy_data_frames(out, source, *region, stream_id: 5, **options, &progress) }
+  end
+
+  # A channel whose reader has read nothing, and a sender asleep on it.
+  define_method(:stall) do |kind, waiter, source, *region, **options, &progress|
+    channel = channel(kind, small: true)
+    reader = channel.read(:stalled)
+    sender = start_frames(waiter, channel.out, source, *region, **options, &progress)
+    await_backpressure(channel, sender)
+    [channel, reader, sender]
+  end
+
+  # The region's bytes in whole frames on the wire, and what there is of one that is not.
+  define_method(:received) do |channel, reader|
+    channel.finish
+    frames, rest = Http2Frames.parse(channel.decode(reader.result))
+    [frames.select { |frame| frame.stream_id == 5 && frame.type.zero? }, rest]
+  end
+
+  # The error's word against the wire.
+  define_method(:expect_told) do |error, frames, rest|
+    expect(error.torn?).to eq(!rest.empty?)
+    sent = frames.map(&:data).join
+    expect(sent + rest.byteslice(9..).to_s).to be_payload(payload(size).byteslice(0, error.bytes_sent))
+  end
+
+  # That the connection can be used: another stream's frames, and their end.
+  define_method(:expect_usable) do |channel, reader|
+    S.copy_data_frames(channel.out, "after", 0, 5, stream_id: 7)
+    channel.finish
+    frames, rest = Http2Frames.parse(channel.decode(reader.result))
+    expect(rest).to eq("")
+    expect(frames.last.to_a).to eq([5, 0, 1, 7, "after"])
+    frames[0..-2]
+  end
+
+  kinds.product(waiters).each do |kind, waiter|
+    context "with #{kind}, waiting by #{waiter}" do
+      it "sends the whole frames of a file that ends in one, and leaves the connection usable" do
+        [[small_frames, 61, false], [large_frames, 3, false], [small_frames, 61, true]].each do |max, frames, reported|
+          channel = channel(kind)
+          reader = channel.read
+          progress = reported ? ->(_) {} : nil
+          error = start_frames(waiter, channel.out, payload_file(size), 0, 2_000_000, max_frame_size: max,
+                               &progress).error
+          expect(error).to be_a(S::TruncatedError).and have_attributes(bytes_sent: frames * max, torn?: false,
+                                                                       bytes_expected: 2_000_000)
+          expect(error.message).to include("no frame is cut in two")
+          sent = expect_usable(channel, reader)
+          expect(sent.map(&:data).join).to be_payload(payload(size).byteslice(0, frames * max))
+          expect(sent).to all(have_attributes(octets: max, end_stream?: false))
+        end
+      end
+
+      it "sends all of a file that ends at the end of a frame" do
+        [small_frames, large_frames].each do |max|
+          channel = channel(kind)
+          reader = channel.read
+          error = start_frames(waiter, channel.out, payload_file(786_432), 0, 786_433, max_frame_size: max, head: head)
+                  .error
+          expect(error).to be_a(S::TruncatedError).and have_attributes(bytes_sent: 786_432, torn?: false)
+          sent = expect_usable(channel, reader).drop(1)
+          expect(sent.map(&:data).join).to be_payload(payload(786_432))
+        end
+      end
+
+      it "never tears a small frame of a file that is truncated midway", needs: :backpressure do
+        [0, 16_000, 16_384].each do |left|
+          file = private_payload_file(size)
+          channel, reader, sender = stall(kind, waiter, file, 0, size)
+          File.truncate(file.path, left)
+          reader.go(:greedy)
+          error = sender.error
+          expect(error).to be_a(S::TruncatedError).and have_attributes(torn?: false, bytes_expected: size)
+          expect(error.bytes_sent).to be_positive
+          sent = expect_usable(channel, reader)
+          expect(sent.map(&:data).join).to be_payload(payload(size).byteslice(0, error.bytes_sent))
+        end
+      end
+
+      it "tells whether a large frame was torn by a file that is truncated midway", needs: :backpressure do
+        [0, 200_000, 262_144].each do |left|
+          file = private_payload_file(size)
+          channel, reader, sender = stall(kind, waiter, file, 0, size, max_frame_size: large_frames)
+          File.truncate(file.path, left)
+          reader.go(:greedy)
+          error = sender.error
+          expect(error).to be_a(S::TruncatedError)
+          expect_told(error, *received(channel, reader))
+        end
+      end
+
+      it "tells whether a timeout tore a frame", needs: :backpressure do
+        [[small_frames, nil], [large_frames, nil], [small_frames, Http2Frames.headers(16_000, stream_id: 5)]]
+          .each do |max, start|
+            channel = channel(kind, small: true)
+            reader = channel.read(:stalled)
+            error = start_frames(waiter, channel.out, payload_file(size), 0, size, max_frame_size: max, head: start,
+                                                                                   timeout: 0.2).error
+            expect(error).to be_a(S::TimeoutError).and have_attributes(bytes_expected: size, torn?: true)
+            expect(error.message).to include("the connection must be closed")
+            next if kind == :wrapper # its write has told no one how far it came
+
+            reader.go(:greedy)
+            frames, = received(channel, reader)
+            expect(frames.sum { |frame| frame.data.bytesize }).to be <= error.bytes_sent
+          end
+      end
+
+      it "can be left by break at any boundary" do
+        [small_frames, large_frames].product([false, true]).each do |max, small|
+          channel = channel(kind, small: small)
+          reader = channel.read
+          left_at = start_under(waiter) do
+            S.copy_data_frames(channel.out, payload_file(size), 0, size, stream_id: 5, max_frame_size: max) do |sent|
+              break sent
+            end
+          end.value
+          sent = expect_usable(channel, reader)
+          expect(sent.map(&:data).join).to be_payload(payload(size).byteslice(0, left_at))
+        end
+      end
+
+      it "can be left by an exception at any boundary" do
+        channel = channel(kind)
+        reader = channel.read
+        error = start_frames(waiter, channel.out, payload(size), 0, size) { raise IOError, "mine" }.error
+        expect(error).to be_an(IOError).and have_attributes(message: "mine", torn?: false)
+        sent = expect_usable(channel, reader)
+        expect(sent.map(&:data).join).to be_payload(payload(size).byteslice(0, error.bytes_sent))
+      end
+
+      it "ends when the peer is gone", needs: :backpressure do
+        _, reader, sender = stall(kind, waiter, payload(size), 0, size)
+        reader.close
+        expect(sender.error).to be_a(SystemCallError).or be_an(IOError).or be_a(OpenSSL::SSL::SSLError)
+        expect(sender.error.bytes_expected).to eq(size)
+        expect(sender.error.bytes_sent).to be < size
+      end
+    end
+  end
+
+  it "lets go of what was read when it is killed, and leaks no descriptor", needs: :backpressure do
+    kill = lambda do
+      waiters.product([small_frames, large_frames]).each do |waiter, max|
+        channel, reader, sender = stall(:tcp, waiter, payload_file(size), 0, size, max_frame_size: max)
+        sender.stop
+        reader.go(:greedy)
+        frames, rest = received(channel, reader)
+        sent = frames.map(&:data).join + rest.byteslice(9..).to_s
+        expect(payload(size)).to start_with(sent)
+      end
+      Cleanup.run
+    end
+    kill.call
+    expect { kill.call }.not_to leak_fds
+  end
+
+  it "does not hold back the last frames before a break" do
+    [true, false].each do |nodelay|
+      channel = channel(:tcp, nodelay: nodelay)
+      reader = channel.read
+      S.copy_data_frames(channel.out, payload_file(size), 0, size, stream_id: 5) { |_| break }
+      sent = 15 * (small_frames + 9)
+      begun = Eventually.now
+      reader.wait_for_bytes(sent)
+      expect(Eventually.now - begun).to be < 0.1
+    end
+  end
+
+  it "has whole frames of #{whole} bytes to speak of" do
+    expect(payload(size).bytesize / small_frames * small_frames).to eq(whole)
+  end
+end
