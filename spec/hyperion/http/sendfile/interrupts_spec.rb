@@ -382,13 +382,19 @@ RSpec.describe Hyperion::Http::Sendfile, "interrupted" do
 
     it "runs a handler while the transfer runs" do
       out = Cleanup.close(File.open(File::NULL, IO::WRONLY | IO::NONBLOCK))
-      nil
+      file = sparse_file(huge << 10)
       on_usr1 { raise stopped, "from the handler" }
+      begun = false
       sender = Thread.new do
-        eventually("the main thread to run") { Thread.main.status == "sleep" }
+        eventually("the main thread to run") { begun && Thread.main.status == "sleep" }
         Process.kill(:USR1, Process.pid)
       end
-      took = seconds { expect { S.copy_to_socket(out, sparse_file(huge << 10)) }.to raise_error(stopped) }
+      took = seconds do
+        expect do
+          begun = true
+          S.copy_to_socket(out, file)
+        end.to raise_error(stopped)
+      end
       sender.join
       expect(took).to be < 2
     end
