@@ -2,8 +2,6 @@
 
 # Proof that a transfer met a full socket, from outside (any waiter) and from what the primitives said.
 module Backpressure
-  TIOCOUTQ = 0x5411 # bytes not yet taken by the peer (a socket)
-  FIONREAD = 0x541B # bytes not yet read (a pipe, from either end)
   STILL = 3 # looks in a row that must find the same
   APART = 0.004
 

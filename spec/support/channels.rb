@@ -5,6 +5,7 @@ require "stringio"
 require "openssl"
 require "io/nonblock"
 require "io/wait"
+require_relative "descriptors"
 
 # Connected pairs, one per kind of destination. All of them are closed after the example.
 module Channels
@@ -14,7 +15,6 @@ module Channels
   ALL = (KERNEL + TLS + MEMORY + %i[fd wrapper]).freeze
 
   SMALL = 4_096
-  F_SETPIPE_SZ = 1031
 
   # One connection. +out+ is what the library is given, +wire+ the IO whose fd carries it (nil in memory),
   # +peer+ what the reader reads from.
@@ -46,14 +46,12 @@ module Channels
     end
 
     def writable?
-      !IO.select(nil, [wire], nil, 0).nil?
+      Descriptors.writable?(wire)
     end
 
     # Bytes that the kernel holds for the reader.
     def queued
-      count = [0].pack("i")
-      wire.ioctl(kind == :pipe ? Backpressure::FIONREAD : Backpressure::TIOCOUTQ, count)
-      count.unpack1("i")
+      Descriptors.ioctl(wire, kind == :pipe ? Descriptors::FIONREAD : Descriptors::TIOCOUTQ)
     end
   end
 
@@ -135,14 +133,14 @@ module Channels
 
     def unix(small)
       out, peer = UNIXSocket.pair
-      out.setsockopt(:SOCKET, :SNDBUF, SMALL) if small && RUBY_ENGINE == "ruby" # JRuby's has no such option
+      Descriptors.shrink_send_buffer(out, SMALL) if small
       Channel.new(:unix, out, wire: out, peer: peer)
     end
 
     def pipe(small)
       peer, out = IO.pipe
       [peer, out].each(&:binmode)
-      out.fcntl(F_SETPIPE_SZ, SMALL) if small && RUBY_ENGINE == "ruby" # JRuby passes no argument on
+      Descriptors.shrink_pipe(out, SMALL) if small
       Channel.new(:pipe, out, wire: out, peer: peer)
     end
 

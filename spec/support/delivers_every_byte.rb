@@ -158,7 +158,7 @@ RSpec.shared_examples "delivers every byte" do |kind:, route:, waiter:|
 
   next if Channels::MEMORY.include?(kind)
 
-  it "goes on where a full socket stopped it", needs: :backpressure do
+  it "goes on where a full socket stopped it" do
     [DeliversEveryByte::FILLS[kind], large].each do |size|
       calls = observe_primitives
       received, said, sender = deliver_to_slow_reader(source(size), 0, size)
@@ -185,7 +185,7 @@ RSpec.shared_examples "delivers every byte" do |kind:, route:, waiter:|
     end
   end
 
-  it "goes on where a full socket stopped the head", needs: :backpressure do
+  it "goes on where a full socket stopped the head" do
     totals = []
     head = DeliversEveryByte::LARGE_HEAD
     source = source(large)
@@ -207,7 +207,7 @@ RSpec.shared_examples "delivers every byte" do |kind:, route:, waiter:|
 
   next if Channels::TLS.include?(kind) # Ruby's OpenSSL itself needs O_NONBLOCK
 
-  it "goes on where a full socket in blocking mode stopped it", needs: :backpressure do
+  it "goes on where a full socket in blocking mode stopped it" do
     size = DeliversEveryByte::FILLS[kind]
     received, said, = deliver_to_slow_reader(source(size), 0, size, nonblock: false)
     expect(received).to be_payload(payload(size))

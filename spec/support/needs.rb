@@ -11,7 +11,11 @@ module Needs
     splice: -> { S.splice_supported? },
     linux: -> { S.platform_tag == :linux }, # its calls by name: what faults are injected into
     queue: -> { S.const_get(:EXTENSION) && %i[linux unsupported].include?(S.platform_tag) }, # of a Linux socket
-    backpressure: -> { RUBY_ENGINE == "ruby" } # JRuby can't look at an IO that another thread waits on
+    schedulers: -> { Waiters::FIBERS.any? }, # JRuby's fibers have none
+    server: -> { RUBY_ENGINE == "ruby" }, # JRuby's Socket is a client
+    sleeping_write: -> { RUBY_ENGINE == "ruby" }, # JRuby's own IO#write spins while the socket is full
+    openssl: -> { RUBY_ENGINE == "ruby" }, # JRuby's is not for two threads, and its write spins in the same way
+    another_ruby: -> { RUBY_ENGINE == "ruby" } # one that is there at once
   }.freeze
 
   def self.met?(needs)

@@ -86,7 +86,7 @@ class Reader
     end
 
     def reset
-      @wire.setsockopt(Socket::SOL_SOCKET, Socket::SO_LINGER, RESET)
+      @wire.setsockopt(Socket::SOL_SOCKET, Socket::SO_LINGER, RESET) unless @wire.is_a?(UNIXSocket) # which knows none
       hang_up
     end
   end

@@ -13,6 +13,8 @@ module Soak
   FOR_THREADS = %i[kill timeout].freeze
   # A number that somebody closes is nobody's any more; a pipe has no reset.
   NOT_TO = { fd: %i[close], pipe: %i[reset] }.freeze
+  # Async does not tell a fiber within IO#write, a wrapper's own way to wait, that another thread has closed the IO.
+  NOT_IN_ASYNC = { wrapper: %i[close] }.freeze
 
   class Broken < StandardError; end
 
@@ -52,6 +54,7 @@ module Soak
       @fate = pick(FATES)
       @fate = :none if waiter.to_s.include?("fiber") && FOR_THREADS.include?(fate)
       @fate = :none if NOT_TO.fetch(way.kind, []).include?(fate) || (fate == :shrink && way.source == :stringio)
+      @fate = :none if waiter == :fiber_async && NOT_IN_ASYNC.fetch(way.kind, []).include?(fate)
       @reader = :stalled if fate == :stall
       @after = @random.rand(size)
     end

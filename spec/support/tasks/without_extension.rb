@@ -10,8 +10,7 @@ module WithoutExtension
 
   ROOT = File.expand_path("../../..", __dir__)
   MASK = File.join(ROOT, "spec/support/without_extension")
-  SPECS = %w[delivers_every_byte edges errors timeout facade peer_gone close].freeze
-  JRUBY_SPECS = %w[delivers_every_byte errors].freeze
+  SPECS = %w[delivers_every_byte edges errors timeout truncated facade peer_gone close].freeze
   JRUBY = ["jruby-jars", "~> 9.4.0"].freeze
   # Without these the JVM keeps descriptors to itself.
   JVM = %w[-XX:TieredStopAtLevel=1 -Xmx600m --add-opens=java.base/sun.nio.ch=ALL-UNNAMED
@@ -24,7 +23,7 @@ module WithoutExtension
 
   def spec
     Dir.chdir(ROOT) do
-      sh(Gem.ruby, "-I", MASK, "-S", "rspec", "--require", "spec_helper", *files(SPECS), verbose: false)
+      sh(Gem.ruby, "-I", MASK, "-S", "rspec", "--require", "spec_helper", *files, verbose: false)
     end
   end
 
@@ -38,15 +37,15 @@ module WithoutExtension
         sh("java", *JVM, "-cp", jars.join(":"), "org.jruby.Main",
            *["lib", "spec", *libraries.flatten].flat_map { |path| ["-I", path] },
            "-e", "require 'rspec/core'; exit RSpec::Core::Runner.run(ARGV)", "--",
-           "--require", "spec_helper", *files(JRUBY_SPECS), verbose: false)
+           "--require", "spec_helper", *files, verbose: false)
       end
     end
   rescue Unavailable => e
     puts "*" * 78, "SKIPPED, NOT PASSED: JRuby: #{e.message}", "*" * 78
   end
 
-  def files(names)
-    names.map { |name| "spec/hyperion/http/sendfile/#{name}_spec.rb" }
+  def files
+    SPECS.map { |name| "spec/hyperion/http/sendfile/#{name}_spec.rb" }
   end
 
   # Installed once, apart from this Ruby's gems.

@@ -123,11 +123,20 @@ module Hyperion
           end
         end
 
-        # JRuby's write_nonblock loses what the socket does not take of a record that it has encrypted.
+        # JRuby's write_nonblock may lose what the socket does not take of a record that it has encrypted, and its
+        # syswrite spins until all of that is taken, deaf to Timeout. So the socket has to have the room before.
         def write_record(transfer)
-          data = unwritten
-          wrote(transfer.in_doubt { within(transfer) { transfer.out.syswrite(data) } }, transfer)
+          return :eagain unless @waiter.wait(transfer.io, true, 0)
+
+          data = unwritten.byteslice(0, sure_room(transfer.io))
+          wrote(transfer.in_doubt { transfer.out.syswrite(data) }, transfer)
           :partial
+        end
+
+        # Bytes that a socket takes when it is writable: a third of its buffer is free then, and Linux counts its
+        # own overhead there, which can be as much again.
+        def sure_room(socket)
+          @sure_room ||= (socket.getsockopt(:SOCKET, :SNDBUF).int / 8).clamp(1, TlsRoute::RECORD)
         end
 
         # Anything else takes it all, or says how much it took. It may wait, and it may keep what it was

@@ -101,7 +101,7 @@ RSpec.describe Hyperion::Http::Sendfile do
 
     before { calls }
 
-    %i[thread fiber_minimal].each do |waiter|
+    (%i[thread fiber_minimal] & Waiters::ALL).each do |waiter|
       it "are fadvise_sequential once from 256 KiB on, for the region (#{waiter})", needs: :sendfile do
         { 262_143 => 0, 262_144 => 1, 900_000 => 1 }.each do |size, times|
           [nil, "1"].each do |splice|
@@ -165,7 +165,7 @@ RSpec.describe Hyperion::Http::Sendfile do
       expect(calls.to(:copy).first.arguments[2]).to eq(first - 4)
     end
 
-    %i[thread fiber_minimal].each do |waiter|
+    (%i[thread fiber_minimal] & Waiters::ALL).each do |waiter|
       it "are copy_splice_into_pipe by one pipe of its own, where splice is asked for (#{waiter})", needs: :splice do
         pipes = []
         allow(IO).to receive(:pipe).and_wrap_original do |original, *arguments|
@@ -263,7 +263,7 @@ RSpec.describe Hyperion::Http::Sendfile do
 
   describe "an object that leads to a socket" do
     types = [Facade::Diverted, Facade::Delegated]
-    types.product(%i[thread blocking fiber_minimal], [nil, "1"]).each do |type, waiter, splice|
+    types.product(%i[thread blocking fiber_minimal] & Waiters::ALL, [nil, "1"]).each do |type, waiter, splice|
       it "gets its own write, and its socket nothing (#{type.name[/\w+\z/]}, #{waiter}, splice #{splice.inspect})" do
         channel = channel(:tcp)
         out = type.new(channel.wire)
@@ -336,7 +336,7 @@ RSpec.describe Hyperion::Http::Sendfile do
       expect(file.read(10)).to eq(bytes.byteslice(4_321, 10))
     end
 
-    %i[tcp tls13 writer].product(%i[thread fiber_minimal]).each do |kind, waiter|
+    %i[tcp tls13 writer].product(%i[thread fiber_minimal] & Waiters::ALL).each do |kind, waiter|
       context "to #{kind} by #{waiter}" do
         it "is read to its end where no length is given" do
           [nil, 0, 99_999, large - 1, large, large + 5].each do |offset|
@@ -468,7 +468,7 @@ RSpec.describe Hyperion::Http::Sendfile do
       "takes 7,001 bytes at a time" => ->(data) { [data.bytesize, 7_001].min },
       "takes half" => ->(data) { (data.bytesize / 2.0).ceil }
     }.each do |what, take|
-      %i[thread blocking fiber_minimal].each do |waiter|
+      (%i[thread blocking fiber_minimal] & Waiters::ALL).each do |waiter|
         it "gets every byte once when it #{what} (#{waiter})" do
           [[file, large], [StringIO.new(bytes), large], [file, 1], [file, 0]].each do |source, size|
             out = writer(&take)
@@ -505,7 +505,7 @@ RSpec.describe Hyperion::Http::Sendfile do
   describe "head:" do
     heads = [1, 2, 1_447, 1_448, 8_192, 65_536, 262_144, 1_000_000]
 
-    %i[tcp tls13 writer].product(%i[thread fiber_minimal], [nil, "1"]).each do |kind, waiter, splice|
+    %i[tcp tls13 writer].product(%i[thread fiber_minimal] & Waiters::ALL, [nil, "1"]).each do |kind, waiter, splice|
       next if splice && kind != :tcp
 
       it "of any size is whole in front of a body of any size, to #{kind} by #{waiter}, splice #{splice.inspect}" do
@@ -555,7 +555,7 @@ RSpec.describe Hyperion::Http::Sendfile do
   end
 
   describe "the block" do
-    %i[tcp pipe tls13 writer].product(%i[thread blocking fiber_minimal fiber_async], [nil, "1"])
+    %i[tcp pipe tls13 writer].product(%i[thread blocking fiber_minimal fiber_async] & Waiters::ALL, [nil, "1"])
                              .each do |kind, waiter, splice|
       next if splice && %i[tcp pipe].none?(kind)
 
@@ -617,7 +617,7 @@ RSpec.describe Hyperion::Http::Sendfile do
 
   describe "loading" do
     %w[hyperion-sendfile hyperion/http/sendfile].each do |path|
-      it "works by require #{path.inspect}" do
+      it "works by require #{path.inspect}", needs: :another_ruby do
         output, success = in_another_ruby(<<~RUBY)
           p require(#{path.inspect}), require("hyperion-sendfile"), require("hyperion/http/sendfile")
           S = Hyperion::Http::Sendfile
@@ -637,7 +637,7 @@ RSpec.describe Hyperion::Http::Sendfile do
       "with its server" => "Hyperion.const_set(:Server, Class.new)"
     }.each do |what, content|
       %w[hyperion-sendfile hyperion/http/sendfile].each do |path|
-        it "is a LoadError by #{path.inspect} where hyperion-rb's module is there, #{what}" do
+        it "is a LoadError by #{path.inspect} where hyperion-rb's module is there, #{what}", needs: :another_ruby do
           output, success = in_another_ruby(<<~RUBY)
             module Hyperion; module Http; module Sendfile
               #{content}
@@ -658,7 +658,7 @@ RSpec.describe Hyperion::Http::Sendfile do
       end
     end
 
-    it "works where only the version was asked for before, as RubyGems does" do
+    it "works where only the version was asked for before, as RubyGems does", needs: :another_ruby do
       output, success = in_another_ruby('require "hyperion/http/sendfile/version"; p require("hyperion-sendfile")')
       expect([output, success]).to eq(["true\n", true])
     end
@@ -666,8 +666,8 @@ RSpec.describe Hyperion::Http::Sendfile do
     it "keeps what is internal to itself" do
       rack = %i[FileBody Files Middleware ServerSocket] # where other specs have loaded that part
       expect((S.constants - rack).sort)
-        .to eq(%i[FADVISE_THRESHOLD Progress SMALL_FILE_THRESHOLD SPLICE_THRESHOLD TimeoutError TruncatedError
-                  USERSPACE_CHUNK VERSION])
+        .to eq(%i[DATA_FRAME_SIZE FADVISE_THRESHOLD Progress SMALL_FILE_THRESHOLD SPLICE_THRESHOLD TimeoutError
+                  TruncatedError USERSPACE_CHUNK VERSION])
     end
   end
 end

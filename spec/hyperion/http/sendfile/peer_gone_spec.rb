@@ -6,9 +6,6 @@ require "spec_helper"
 require "fiddle"
 require_relative "every_route"
 
-# Where struct tcp_info has tcpi_bytes_acked.
-BYTES_ACKED = 120
-
 # What Ruby has no words for.
 module SignalMask
   SET = 128 # bytes in a sigset_t
@@ -53,14 +50,9 @@ RSpec.describe Hyperion::Http::Sendfile do
 
   # Bytes that the connection has taken so far, also of one that is dead by now.
   def taken(channel)
-    if tcp?(channel)
-      acknowledged = channel.wire.getsockopt(:TCP, :INFO).data.unpack1("@#{BYTES_ACKED}Q")
-      return acknowledged + channel.queued
-    end
+    return Descriptors.bytes_acknowledged(channel.wire) + channel.queued if tcp?(channel)
 
-    unread = [0].pack("i")
-    channel.peer.to_io.ioctl(Backpressure::FIONREAD, unread)
-    unread.unpack1("i")
+    Descriptors.ioctl(channel.peer.to_io, Descriptors::FIONREAD)
   end
 
   def tcp?(channel)

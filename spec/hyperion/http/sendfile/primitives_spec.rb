@@ -152,9 +152,7 @@ RSpec.describe Hyperion::Http::Sendfile do
   end
 
   def queued_in_pipe
-    count = [0].pack("i")
-    @pipe.first.ioctl(Backpressure::FIONREAD, count)
-    count.unpack1("i")
+    Descriptors.ioctl(@pipe.first, Descriptors::FIONREAD)
   end
 
   Primitives::STATUS.each do |primitive|

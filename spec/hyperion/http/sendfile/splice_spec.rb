@@ -16,9 +16,7 @@ RSpec.describe Hyperion::Http::Sendfile, "by splice" do
   end
 
   define_method(:queued) do |pipe_r|
-    count = [0].pack("i")
-    pipe_r.ioctl(Backpressure::FIONREAD, count)
-    count.unpack1("i")
+    Descriptors.ioctl(pipe_r, Descriptors::FIONREAD)
   end
 
   # Calls copy_splice_into_pipe until +length+ bytes are out or the status is +:eof+. Holds after each call: what was

@@ -81,8 +81,10 @@ RSpec.describe Hyperion::Http::Sendfile::TimeoutError do
   end
 
   context "without a timeout" do
+    routes = EveryRoute::ALL.reject { |route| route.kind == :wrapper && !Needs.met?(:sleeping_write) }
+
     it "waits as long as the reader stalls, on every route" do
-      sendings = EveryRoute::ALL.product(Waiters::ALL).map.with_index do |(route, waiter), index|
+      sendings = routes.product(Waiters::ALL).map.with_index do |(route, waiter), index|
         options = index.even? ? { timeout: nil } : {}
         start_sending(route, waiter, source_for(route), 0, route.bytes, **options)
       end
@@ -110,7 +112,7 @@ RSpec.describe Hyperion::Http::Sendfile::TimeoutError do
     end
   end
 
-  it "covers what an interrupted write has left in the buffer of a TLS connection" do
+  it "covers what an interrupted write has left in the buffer of a TLS connection", needs: :openssl do
     senders = Waiters::ALL.map do |waiter|
       channel = channel(:tls13, small: true)
       channel.read(:stalled)
@@ -214,7 +216,7 @@ RSpec.describe Hyperion::Http::Sendfile::TimeoutError do
 
   context "with what Ruby has buffered for the destination stuck" do
     def stuck(waiter, timeout)
-      channel = channel(:tcp, small: true)
+      channel = channel(:unix, small: true) # TCP makes room by itself, as long as its peer's side has some
       nil until channel.out.write_nonblock("x" * 65_536, exception: false) == :wait_writable
       channel.out.sync = false
       channel.out.write("buffered")
@@ -306,7 +308,7 @@ RSpec.describe Hyperion::Http::Sendfile::TimeoutError do
     %w[copy_small sendfile splice userspace TLS].each do |name|
       next unless (route = EveryRoute::ALL.find { |candidate| candidate.name == name }) # or there is no splice
 
-      { thread: :itself, fiber_async: :Sync }.each do |waiter, around|
+      { thread: :itself, fiber_async: :Sync }.slice(*Waiters::ALL).each do |waiter, around|
         it "is not extended, with #{route}, waiting by #{waiter}" do
           use_splice(route.splice)
           out = channel(route.kind, small: true).out

@@ -54,7 +54,10 @@ RSpec.describe Hyperion::Http::Sendfile::TruncatedError do
         end
       end
 
-      it "tells of a file truncated to nothing midway, at once and without burning CPU" do
+      # In userspace a small region is read as a whole before any of it is written.
+      midway = { needs: (:extension if route.bytes <= S::USERSPACE_CHUNK) }
+
+      it "tells of a file truncated to nothing midway, at once and without burning CPU", **midway do
         sendings = stall_all(route, 0, route.bytes, head: head) { private_source(route) }
         sendings.each { |sending| truncate(sending.source, 0) }
         expect(cpu_seconds { sleep 0.15 }).to be < 0.08
@@ -68,9 +71,8 @@ RSpec.describe Hyperion::Http::Sendfile::TruncatedError do
         sendings.each { |sending| expect_truncated(sending, route.bytes, payload(route.bytes), head: head) }
       end
 
-      # Userspace has read ahead what a small region holds.
       truncated_to = route.bytes - 10_000
-      it "sends what is left of a file truncated midway, and tells" do
+      it "sends what is left of a file truncated midway, and tells", **midway do
         sendings = stall_all(route, 0, route.bytes) { private_source(route) }
         sendings.each do |sending|
           truncate(sending.source, truncated_to)
