@@ -138,14 +138,6 @@ module EveryRoute
     end
   end
 
-  # CPU seconds that this process takes for the block.
-  def cpu_seconds
-    before = Process.times # JRuby has no clock of them
-    yield
-    after = Process.times
-    after.utime + after.stime - before.utime - before.stime
-  end
-
   def use_splice(wanted)
     saved = ENV.fetch("HYPERION_HTTP_SPLICE", nil)
     ENV["HYPERION_HTTP_SPLICE"] = wanted ? "1" : nil
