@@ -8,6 +8,9 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+/* What is read, and sent, at a time. Found by bench/frames.rb. */
+static const size_t AT_ONCE = 256 * 1024;
+
 /* Of a read that is interrupted every time. */
 static const int TRIES = 100;
 
@@ -55,29 +58,44 @@ hs_frames_of(VALUE frames)
     return &region_of(frames)->frames;
 }
 
-/*
- * Native::Frames.new(memory, offset, len, stream_id, max_frame_size, padding, end_stream)
- *
- * memory: a frozen String, or nil for a file. The arguments have been checked.
- */
 static VALUE
-frames_new(VALUE class, VALUE memory, VALUE offset, VALUE len, VALUE stream_id,
-           VALUE max_frame_size, VALUE padding, VALUE end_stream)
+frames_new(VALUE class)
 {
     struct region *region;
     VALUE self = TypedData_Make_Struct(class, struct region, &TYPE, region);
+
+    region->memory = Qnil;
+    region->frames.payload = HS_FRAME_MIN;
+    return self;
+}
+
+/*
+ * frames.set(memory, offset, len, stream_id, max_frame_size, padding, end_stream, at_once = 256 KiB) -> frames
+ *
+ * memory: a frozen String, or nil for a file. at_once: bytes that are read, and sent, at a time. The arguments
+ * have been checked. Not while a call is under way.
+ */
+static VALUE
+frames_set(int argc, VALUE *argv, VALUE self)
+{
+    struct region *region = region_of(self);
     struct hs_frames *f = &region->frames;
 
-    region->memory = memory;
-    if (!NIL_P(memory)) f->memory = RSTRING_PTR(memory);
-    f->offset = hs_bytes(offset, "offset");
-    f->length = hs_bytes(len, "len");
-    f->stream_id = NUM2UINT(stream_id);
-    f->padding = (uint8_t)NUM2UINT(padding);
-    f->payload = NUM2UINT(max_frame_size) - (f->padding > 0 ? 1u + f->padding : 0);
-    f->end_stream = RTEST(end_stream);
-    if (hs_frames_wire_length(f) < 0)
+    rb_check_arity(argc, 7, 8);
+    hs_frames_release(f);
+    region->memory = argv[0];
+    f->memory = NIL_P(argv[0]) ? NULL : RSTRING_PTR(argv[0]);
+    f->offset = hs_bytes(argv[1], "offset");
+    f->length = hs_bytes(argv[2], "len");
+    f->stream_id = NUM2UINT(argv[3]);
+    f->padding = (uint8_t)NUM2UINT(argv[5]);
+    f->payload = NUM2UINT(argv[4]) - (f->padding > 0 ? 1u + f->padding : 0);
+    f->end_stream = RTEST(argv[6]);
+    f->capacity = argc > 7 ? NUM2SIZET(argv[7]) : AT_ONCE;
+    if (f->capacity > HS_FRAMES_CAPACITY) f->capacity = HS_FRAMES_CAPACITY;
+    if (hs_frames_wire_length(f) < 0) {
         rb_raise(rb_eRangeError, "len is too large for so many frames");
+    }
     return self;
 }
 
@@ -109,11 +127,15 @@ frames_payload(VALUE self)
     return UINT2NUM(hs_frames_of(self)->payload);
 }
 
-/* frames.release -> nil: the buffer, and what is in it, are given up */
+/* frames.release -> nil: the buffer, what is in it, and the memory are given up */
 static VALUE
 frames_release(VALUE self)
 {
-    hs_frames_release(hs_frames_of(self));
+    struct region *region = region_of(self);
+
+    hs_frames_release(&region->frames);
+    region->frames.memory = NULL;
+    region->memory = Qnil;
     return Qnil;
 }
 
@@ -196,7 +218,8 @@ hs_init_frames(VALUE mNative)
     VALUE cFrames = rb_define_class_under(mNative, "Frames", rb_cObject);
 
     rb_undef_alloc_func(cFrames);
-    rb_define_singleton_method(cFrames, "new", frames_new, 7);
+    rb_define_singleton_method(cFrames, "new", frames_new, 0);
+    rb_define_method(cFrames, "set", frames_set, -1);
     rb_define_method(cFrames, "wire_length", frames_wire_length, 0);
     rb_define_method(cFrames, "region", frames_region, 1);
     rb_define_method(cFrames, "boundary?", frames_boundary_p, 1);

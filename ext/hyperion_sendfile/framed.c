@@ -9,9 +9,6 @@
 #include <string.h>
 #include <sys/uio.h>
 
-/* What is read, and sent, at a time. Found by bench/. */
-static const size_t BUFFER = 256 * 1024;
-
 /* What one write takes of memory, a frame being two stretches or three. */
 enum { STRETCHES = 6 * 10 };
 
@@ -38,7 +35,7 @@ make_room(struct hs_frames *f)
     off_t wire = hs_frames_wire_length(f);
 
     if (f->buffer) return true;
-    f->capacity = wire < (off_t)BUFFER ? (size_t)wire : BUFFER;
+    if (wire < (off_t)f->capacity) f->capacity = (size_t)wire;
     f->buffer = malloc(f->capacity);
     return f->buffer != NULL;
 }

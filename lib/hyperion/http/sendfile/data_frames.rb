@@ -44,12 +44,12 @@ module Hyperion
                              padding: 0, head: nil, timeout: :io, &progress)
           kind = Arguments.check_frames(out, source, offset, len, stream_id, max_frame_size, padding, head, timeout)
           DataFrames.source(source, offset, len) do |file, memory|
-            frames = Native::Frames.new(memory, offset, len, stream_id, max_frame_size, padding, end_stream)
-            timeout = own_timeout(out) if timeout == :io
-            cursor = kind == :ktls ? DataFrames::KtlsTransfer : DataFrames::Transfer
-            transfer = cursor.new(out, file, offset, frames, head, timeout, progress)
+            transfer = DataFrames::Cursors.take(kind == :ktls)
+            transfer.frames.set(memory, offset, len, stream_id, max_frame_size, padding, end_stream)
+            transfer.set(out, file, offset, head, timeout == :io ? own_timeout(out) : timeout, progress)
             transfer.native = kind == :ktls || (EXTENSION && (IO === out || Integer === out))
             deliver_frames(transfer, out) unless transfer.complete?
+            DataFrames::Cursors.give_back(transfer)
           end
           len
         end
@@ -91,20 +91,29 @@ module Hyperion
       # @api private
       module DataFrames
         # From this many bytes on a frame goes by a system call of its own. Found by bench/frames.rb.
-        SENDFILE_FROM = 128 * 1024
+        SENDFILE_FROM = 32 * 1024
 
         # The cursor over the wire: what it counts are frames with all that belongs to them.
         module Framed
           attr_reader :frames, :region_length
 
-          # @param file [IO, Integer, nil] nil: the frames know where their region lies in memory
-          # @param offset [Integer] of the region in its file
-          def initialize(out, file, offset, frames, head, timeout, progress)
-            @frames = frames
-            @region_offset = offset
-            super(out, file, 0, frames.wire_length, head, timeout, progress)
-            @region_length = frames.region(length)
-            @resident_until = offset
+          # Not in use yet.
+          def initialize
+            @frames = Native::Frames.new
+          end
+
+          # To a region that its frames have been told of.
+          # @param file [IO, Integer, nil] nil: the frames know where it lies in memory
+          # @param offset [Integer] where it lies in its file
+          def set(out, file, offset, head, timeout, progress)
+            begin_with(out, file, 0, @frames.wire_length, head, timeout, progress)
+            @region_offset = @resident_until = offset
+            @region_length = @frames.region(@length)
+          end
+
+          # What it has to do with the region it was set to.
+          def clear
+            @out = @file = @head = @progress = @io = nil
           end
 
           def sent_of_region
@@ -150,6 +159,29 @@ module Hyperion
         # To a connection that the kernel encrypts.
         class KtlsTransfer < Ktls::Transfer
           include Framed
+        end
+
+        # Cursors out of use: a server with many streams sends many short regions, and makes no object for each.
+        module Cursors
+          KEY = :hyperion_sendfile_cursors
+          SPARE = 16 # for one thread, whose fibers may be in as many calls
+          private_constant :KEY, :SPARE
+
+          def self.take(ktls)
+            return KtlsTransfer.new if ktls
+
+            Thread.current.thread_variable_get(KEY)&.pop || Transfer.new
+          end
+
+          # Only after success: of another, something may still be under way.
+          def self.give_back(transfer)
+            return if transfer.ktls?
+
+            spare = Thread.current.thread_variable_get(KEY)
+            Thread.current.thread_variable_set(KEY, spare = []) unless spare
+            transfer.clear
+            spare.push(transfer) if spare.size < SPARE
+          end
         end
 
         # What is to be written, for a route that reads: see {Sources}.

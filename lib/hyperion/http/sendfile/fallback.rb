@@ -99,7 +99,8 @@ module Hyperion
           attr_reader :payload
 
           # @param memory [String, nil] nil: a file, which is given to {read}
-          def initialize(memory, offset, len, stream_id, max_frame_size, padding, end_stream)
+          # @return [Frames] self
+          def set(memory, offset, len, stream_id, max_frame_size, padding, end_stream)
             @memory = memory
             @offset = offset
             @length = len
@@ -110,6 +111,8 @@ module Hyperion
             @payload = max_frame_size - (padding.zero? ? 0 : 1 + padding)
             @full = @payload + @prefix + padding
             @piece = +""
+            @source = nil
+            self
           end
 
           # @return [Integer] bytes of all frames
@@ -146,7 +149,7 @@ module Hyperion
           end
 
           def release
-            @piece.clear
+            @piece = @memory = @source = nil
           end
 
           private

@@ -47,9 +47,10 @@ module Hyperion
           STEP = 1024 * 1024
           private_constant :STEP
 
-          def initialize(ssl, *rest)
+          def begin_with(ssl, *rest)
             super(ssl.to_io, *rest)
           end
+          private :begin_with
 
           def ktls?
             true

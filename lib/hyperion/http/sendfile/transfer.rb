@@ -25,6 +25,10 @@ module Hyperion
         # @param timeout [Numeric, nil] seconds without a byte
         # @param progress [Proc, nil] gets the running total
         def initialize(out, file, offset, length, head, timeout, progress)
+          begin_with(out, file, offset, length, head, timeout, progress)
+        end
+
+        def begin_with(out, file, offset, length, head, timeout, progress)
           @out = out
           @file = file
           @offset = offset
@@ -33,16 +37,19 @@ module Hyperion
           @head_left = head ? head.bytesize : 0
           @head_sent = 0
           @sent = 0
-          @timeout = timeout unless timeout && timeout > FOR_EVER
+          @timeout = timeout && timeout > FOR_EVER ? nil : timeout
           @progress = progress
           @idle = @patient = 0
+          @io = @route = @queued = nil
+          @in_doubt = @uninterrupted = false
           @resident_until = offset
           start
         end
+        private :begin_with
 
         # From now on the next byte is due within the timeout.
         def start
-          @deadline = Transfer.now + @timeout if @timeout
+          @deadline = @timeout && (Transfer.now + @timeout)
         end
 
         # Seconds on a clock that never jumps.
