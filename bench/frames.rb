@@ -28,9 +28,11 @@ RUBY = "pread and write of each frame"
 def native(method, *at_once)
   lambda do |socket, file, length, max|
     frames = NATIVE::Frames.new.set(nil, 0, length, STREAM, max, 0, true, *at_once)
-    wire = frames.wire_length
-    status = NATIVE.transfer(socket, file, 0, wire, method, nil, 0, nil, false, false, frames) { |sent, _| wire -= sent }
-    raise "bench: #{method} ended with #{status}" unless status == :done && wire.zero?
+    left = frames.wire_length
+    status = NATIVE.transfer(socket, file, 0, left, method, nil, 0, nil, false, false, frames) do |sent, _|
+      left -= sent
+    end
+    raise "bench: #{method} ended with #{status}" unless status == :done && left.zero?
   ensure
     frames&.release
   end
@@ -44,13 +46,17 @@ def frame_by_frame(socket, file, length, max)
   end
 end
 
+def send_all(socket, source, length, max)
+  S.copy_data_frames(socket, source, 0, length, stream_id: STREAM, max_frame_size: max)
+end
+
 WAYS = {
-  OURS => ->(socket, file, length, max) { S.copy_data_frames(socket, file, 0, length, stream_id: STREAM, max_frame_size: max) },
+  OURS => method(:send_all),
   READS => native(:buffered),
   KERNEL => native(:sendfile),
   STRING => lambda do |socket, file, length, max|
     @content ||= file.pread(length, 0).freeze
-    S.copy_data_frames(socket, @content, 0, length, stream_id: STREAM, max_frame_size: max)
+    send_all(socket, @content, length, max)
   end,
   RUBY => method(:frame_by_frame)
 }.freeze
@@ -99,11 +105,12 @@ Bench.run("frames", CLAIM, **SETTINGS) do |report, rounds:, length:|
     report.check("CPU against #{RUBY}, frames of 16 KiB",
                  Bench::Statistics.ratio(smallest.fetch(OURS), smallest.fetch(RUBY)), at_most: 0.5)
     report.check("objects for #{Bench.size(length)}", Bench::Statistics.exactly(objects(file, length)), at_most: 8)
-    report.table("CPU s/GB of #{Bench.size(length)}, by size of frame", ["frame", *WAYS.keys],
-                 by_size.map { |max, cpu| [Bench.size(max), *WAYS.keys.map { |way| per_gigabyte(cpu.fetch(way), length) }] })
-    report.chart("frames", over: "frame", unit: "CPU s/GB", series: WAYS.keys.to_h do |way|
+    figures = WAYS.keys.to_h do |way|
       [way, by_size.transform_values { |cpu| per_gigabyte(cpu.fetch(way), length) }]
-    end)
+    end
+    report.table("CPU s/GB of #{Bench.size(length)}, by size of frame", ["frame", *WAYS.keys],
+                 FRAME_SIZES.map { |max| [Bench.size(max), *figures.values.map { |own| own.fetch(max) }] })
+    report.chart("frames", over: "frame", unit: "CPU s/GB", series: figures)
 
     sizes = AT_ONCE.to_h { |bytes| [Bench.size(bytes), native(:buffered, bytes)] }
     cpu = measure(file, length, rounds, sizes, FRAME_SIZES.first, "read at a time")

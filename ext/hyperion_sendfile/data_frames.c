@@ -52,10 +52,37 @@ region_of(VALUE self)
     return rb_check_typeddata(self, &TYPE);
 }
 
+/* Where memory begins is asked each time: a part of another IO::Buffer may have lost that meanwhile. */
+static void
+find_memory(struct region *region)
+{
+    struct hs_frames *f = &region->frames;
+
+    f->memory = NULL;
+    if (NIL_P(region->memory)) return;
+    if ((off_t)hs_memory_bytes(region->memory, &f->memory) < f->offset + f->length) {
+        rb_raise(rb_eArgError, "source is shorter than it was");
+    }
+}
+
 struct hs_frames *
 hs_frames_of(VALUE frames)
 {
-    return &region_of(frames)->frames;
+    struct region *region = region_of(frames);
+
+    find_memory(region);
+    return &region->frames;
+}
+
+static void
+let_go(struct region *region)
+{
+    VALUE memory = region->memory;
+
+    hs_frames_release(&region->frames);
+    region->frames.memory = NULL;
+    region->memory = Qnil;
+    if (!NIL_P(memory)) hs_memory_let_go(memory);
 }
 
 static VALUE
@@ -72,7 +99,7 @@ frames_new(VALUE class)
 /*
  * frames.set(memory, offset, len, stream_id, max_frame_size, padding, end_stream, at_once = 256 KiB) -> frames
  *
- * memory: a frozen String, or nil for a file. at_once: bytes that are read, and sent, at a time. The arguments
+ * memory: a frozen String, an IO::Buffer, or nil for a file. at_once: bytes that are read, and sent, at a time. The arguments
  * have been checked. Not while a call is under way.
  */
 static VALUE
@@ -82,9 +109,7 @@ frames_set(int argc, VALUE *argv, VALUE self)
     struct hs_frames *f = &region->frames;
 
     rb_check_arity(argc, 7, 8);
-    hs_frames_release(f);
-    region->memory = argv[0];
-    f->memory = NIL_P(argv[0]) ? NULL : RSTRING_PTR(argv[0]);
+    let_go(region);
     f->offset = hs_bytes(argv[1], "offset");
     f->length = hs_bytes(argv[2], "len");
     f->stream_id = NUM2UINT(argv[3]);
@@ -96,6 +121,9 @@ frames_set(int argc, VALUE *argv, VALUE self)
     if (hs_frames_wire_length(f) < 0) {
         rb_raise(rb_eRangeError, "len is too large for so many frames");
     }
+    if (!NIL_P(argv[0])) hs_memory_hold(argv[0]);
+    region->memory = argv[0];
+    find_memory(region);
     return self;
 }
 
@@ -103,39 +131,35 @@ frames_set(int argc, VALUE *argv, VALUE self)
 static VALUE
 frames_wire_length(VALUE self)
 {
-    return OFFT2NUM(hs_frames_wire_length(hs_frames_of(self)));
+    return OFFT2NUM(hs_frames_wire_length(&region_of(self)->frames));
 }
 
 /* frames.region(wire) -> bytes of the region before this position on the wire */
 static VALUE
 frames_region(VALUE self, VALUE wire)
 {
-    return OFFT2NUM(hs_frames_region(hs_frames_of(self), hs_bytes(wire, "wire")));
+    return OFFT2NUM(hs_frames_region(&region_of(self)->frames, hs_bytes(wire, "wire")));
 }
 
 /* frames.boundary?(wire) -> whether no frame is cut in two there */
 static VALUE
 frames_boundary_p(VALUE self, VALUE wire)
 {
-    return hs_frames_at_boundary(hs_frames_of(self), hs_bytes(wire, "wire")) ? Qtrue : Qfalse;
+    return hs_frames_at_boundary(&region_of(self)->frames, hs_bytes(wire, "wire")) ? Qtrue : Qfalse;
 }
 
 /* frames.payload -> bytes of the region in a full frame */
 static VALUE
 frames_payload(VALUE self)
 {
-    return UINT2NUM(hs_frames_of(self)->payload);
+    return UINT2NUM(region_of(self)->frames.payload);
 }
 
 /* frames.release -> nil: the buffer, what is in it, and the memory are given up */
 static VALUE
 frames_release(VALUE self)
 {
-    struct region *region = region_of(self);
-
-    hs_frames_release(&region->frames);
-    region->frames.memory = NULL;
-    region->memory = Qnil;
+    let_go(region_of(self));
     return Qnil;
 }
 
@@ -212,6 +236,14 @@ frames_read(VALUE self, VALUE file, VALUE wire, VALUE room, VALUE buffer)
     return buffer;
 }
 
+/* Frames.buffers? -> whether memory may be an IO::Buffer */
+static VALUE
+frames_buffers_p(VALUE class)
+{
+    (void)class;
+    return hs_memory_has_buffers ? Qtrue : Qfalse;
+}
+
 void
 hs_init_frames(VALUE mNative)
 {
@@ -219,6 +251,7 @@ hs_init_frames(VALUE mNative)
 
     rb_undef_alloc_func(cFrames);
     rb_define_singleton_method(cFrames, "new", frames_new, 0);
+    rb_define_singleton_method(cFrames, "buffers?", frames_buffers_p, 0);
     rb_define_method(cFrames, "set", frames_set, -1);
     rb_define_method(cFrames, "wire_length", frames_wire_length, 0);
     rb_define_method(cFrames, "region", frames_region, 1);

@@ -69,12 +69,14 @@ queue = have_const("SIOCOUTQNSD", "linux/sockios.h") ? "queue" : "queue_none"
 cached = os == "linux" && have_const("RESOLVE_CACHED", "linux/openat2.h") ? "cached_openat2" : "cached_none"
 wait = have_func("ppoll", %w[signal.h poll.h]) ? "wait_ppoll" : "wait_poll"
 preadv = have_func("preadv", "sys/uio.h") ? "read_preadv" : "read_pread"
+buffers = have_func("rb_io_buffer_get_bytes_for_reading", "ruby/io/buffer.h") # Ruby 3.2
+memory = buffers ? "memory_io_buffer" : "memory_string"
 discard = have_func("sigtimedwait", "signal.h") ? "discard_sigtimedwait" : "discard_sigwait"
 
 $defs << "-D_GNU_SOURCE" << "-D_FILE_OFFSET_BITS=64"
 sources = %w[init native arguments gvl transfer signals buffered small records nagle stats
              data_frames framed frames] +
-          [preadv, "region_#{region}", "os_#{os}", splice, queue, ktls, resident, cached, cork, wait, discard]
+          [preadv, memory, "region_#{region}", "os_#{os}", splice, queue, ktls, resident, cached, cork, wait, discard]
 $srcs = sources.map { |name| "#{name}.c" }
 $CFLAGS << " -std=c11 -fvisibility=hidden"
 

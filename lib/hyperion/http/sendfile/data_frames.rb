@@ -23,7 +23,7 @@ module Hyperion
         #
         # @param out [IO, Integer, OpenSSL::SSL::SSLSocket, #write] the connection, as for {copy_to_socket}
         # @param source [IO, Integer, #to_io, String, IO::Buffer] a file, or memory, which is sent from where
-        #   it lies
+        #   it lies. An IO::Buffer (Ruby 3.2) is locked meanwhile; a String may be changed, or lost.
         # @param offset [Integer] bytes from the start of the source
         # @param len [Integer] bytes of the region
         # @param stream_id [Integer] 1 to 2**31-1
@@ -43,15 +43,19 @@ module Hyperion
         def copy_data_frames(out, source, offset, len, stream_id:, max_frame_size: DATA_FRAME_SIZE, end_stream: true,
                              padding: 0, head: nil, timeout: :io, &progress)
           kind = Arguments.check_frames(out, source, offset, len, stream_id, max_frame_size, padding, head, timeout)
-          DataFrames.source(source, offset, len) do |file, memory|
-            transfer = DataFrames::Cursors.take(kind == :ktls)
-            transfer.frames.set(memory, offset, len, stream_id, max_frame_size, padding, end_stream)
-            transfer.set(out, file, offset, head, timeout == :io ? own_timeout(out) : timeout, progress)
-            transfer.native = kind == :ktls || (EXTENSION && (IO === out || Integer === out))
-            deliver_frames(transfer, out) unless transfer.complete?
-            DataFrames::Cursors.give_back(transfer)
-          end
+          file = DataFrames.file(source)
+          memory = DataFrames.memory(source, offset, len)
+          timeout = own_timeout(out) if timeout == :io
+          transfer = DataFrames::Cursors.take(kind == :ktls)
+          transfer.frames.set(memory, offset, len, stream_id, max_frame_size, padding, end_stream)
+          transfer.set(out, file, offset, head, timeout, progress)
+          transfer.native = kind == :ktls || (EXTENSION && (IO === out || Integer === out))
+          deliver_frames(transfer, out) unless transfer.complete?
+          whole = true
           len
+        ensure
+          transfer&.frames&.release
+          DataFrames::Cursors.give_back(transfer) if whole
         end
 
         # How many bytes of the flow-control windows a region takes: padding counts (RFC 9113, 6.9.1).
@@ -84,7 +88,6 @@ module Hyperion
         ensure
           transfer.leave unless whole
           Stats.response(transfer.route, transfer.sent_of_region, whole || transfer.complete?, e)
-          transfer.frames.release
         end
       end
 
@@ -219,13 +222,34 @@ module Hyperion
 
         module_function
 
-        # @yieldparam file [IO, Integer, nil]
-        # @yieldparam memory [String, nil] frozen
-        def source(source, offset, len)
-          return yield(Sources.positioned(source), nil) unless String === source
-          raise TruncatedError.new(0, len, torn: false) if source.bytesize < offset + len
+        # @return [IO, Integer, nil] nil: it lies in memory
+        def file(source)
+          String === source || buffer?(source) ? nil : Sources.positioned(source)
+        end
 
-          yield nil, source.frozen? ? source : String.new(source).freeze
+        # @return [String, IO::Buffer, nil] a String is frozen; nil: it is a file
+        def memory(source, offset, len)
+          if String === source
+            size = source.bytesize
+            source = String.new(source).freeze unless source.frozen?
+          elsif buffer?(source)
+            size = source.size
+          else
+            return
+          end
+          raise TruncatedError.new(0, len, torn: false) if size < offset + len
+
+          source
+        end
+
+        if Native::Frames.buffers?
+          def buffer?(source)
+            IO::Buffer === source
+          end
+        else
+          def buffer?(_source)
+            false
+          end
         end
 
         def run(transfer, waiter)

@@ -99,6 +99,10 @@ module Hyperion
           attr_reader :payload
 
           # @param memory [String, nil] nil: a file, which is given to {read}
+          def self.buffers?
+            false
+          end
+
           # @return [Frames] self
           def set(memory, offset, len, stream_id, max_frame_size, padding, end_stream)
             @memory = memory
@@ -112,6 +116,8 @@ module Hyperion
             @full = @payload + @prefix + padding
             @piece = +""
             @source = nil
+            raise RangeError, "len is too large for so many frames" if wire_length > Arguments::LAST_OFFSET
+
             self
           end
 

@@ -179,6 +179,73 @@ RSpec.describe Hyperion::Http::Sendfile, ".copy_data_frames" do
     end
   end
 
+  if S.const_get(:Native)::Frames.buffers?
+    describe "from an IO::Buffer" do
+      around do |example|
+        before = Warning[:experimental]
+        Warning[:experimental] = false
+        example.run
+      ensure
+        Warning[:experimental] = before
+      end
+
+      def buffer_of(bytes)
+        buffer = IO::Buffer.new(bytes.bytesize)
+        RUBY_VERSION < "3.2" ? buffer.copy(IO::Buffer.for(bytes.dup), 0) : buffer.set_string(bytes)
+        buffer
+      end
+
+      Channels::ALL.product(Waiters::ALL & %i[thread fiber_minimal]).each do |kind, waiter|
+        it "delivers every frame to #{kind}, waiting by #{waiter}" do
+          [16_384, 262_144].each do |max|
+            received, said = deliver(kind, buffer_of(payload(large)), 3, large - 3, waiter: waiter, max_frame_size: max)
+            expect(received).to be_payload(expected(large, 3, large - 3, max_frame_size: max))
+            expect(said).to eq(large - 3)
+          end
+        end
+      end
+
+      it "keeps it from being freed meanwhile, for several at once" do
+        buffer = buffer_of(payload(large))
+        sendings = Array.new(2) do
+          channel = channel(:tcp, small: true)
+          reader = channel.read(:stalled)
+          sender = start_frames(:thread, channel.out, buffer, 0, large)
+          await_backpressure(channel, sender)
+          [channel, reader, sender]
+        end
+        sendings.each do |channel, reader, sender|
+          expect { buffer.free }.to raise_error(IO::Buffer::LockedError)
+          reader.go(:greedy)
+          expect(sender.value).to eq(large)
+          channel.finish
+          expect(reader.result).to be_payload(expected(large, 0, large))
+        end
+        expect(buffer).not_to be_locked
+        buffer.free
+      end
+
+      it "lets go of it where nothing is sent, or the call fails" do
+        buffer = buffer_of("text")
+        S.copy_data_frames(StringIO.new, buffer, 0, 0, stream_id: 1, end_stream: false)
+        out = channel(:tcp).tap { |channel| channel.peer.close }.out
+        expect { loop { S.copy_data_frames(out, buffer, 0, 4, stream_id: 1) } }.to raise_error(SystemCallError)
+        expect { S.copy_data_frames(StringIO.new, buffer, 1, 4, stream_id: 1) }.to raise_error(S::TruncatedError)
+        expect(buffer).not_to be_locked
+      end
+
+      it "does not take one that somebody else has locked" do
+        buffer = buffer_of("text")
+        buffer.locked do
+          out = StringIO.new
+          expect { S.copy_data_frames(out, buffer, 0, 4, stream_id: 1) }.to raise_error(IO::Buffer::LockedError)
+          expect(out.string).to eq("")
+        end
+        S.copy_data_frames(StringIO.new, buffer, 0, 4, stream_id: 1)
+      end
+    end
+  end
+
   describe ".data_frames_window" do
     it "is what the frames on the wire say" do
       [0, 1, 16_127, 16_128, 16_129, 50_000].product([0, 1, 255], [true, false]).each do |len, padding, end_stream|

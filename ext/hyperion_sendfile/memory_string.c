@@ -1,0 +1,25 @@
+/* What a region in memory can be: a String, where Ruby has nothing else for others to read. */
+#include <ruby.h>
+
+#include "sendfile.h"
+
+const bool hs_memory_has_buffers = false;
+
+size_t
+hs_memory_bytes(VALUE memory, const char **base)
+{
+    *base = RSTRING_PTR(memory);
+    return (size_t)RSTRING_LEN(memory);
+}
+
+void
+hs_memory_hold(VALUE memory)
+{
+    (void)memory;
+}
+
+void
+hs_memory_let_go(VALUE memory)
+{
+    (void)memory;
+}
