@@ -1,7 +1,8 @@
 # frozen_string_literal: true
 
-# Proves the packaged gem for the Rakefile: built, installed where nothing else is, and used from there. The last step
-# is this same file, run by a Ruby that sees neither the checkout nor a bundle.
+# Proves the packaged gem for the Rakefile: built, installed where nothing else is, and used from there; by this Ruby,
+# by this Ruby where nothing can be compiled, and by JRuby. The last step is this same file, run by a Ruby that sees
+# neither the checkout nor a bundle.
 
 module PackagedGem
   USER_FILES = %r{\A(?:lib/.+\.rb|ext/hyperion_sendfile/[^/]+\.[ch]|ext/hyperion_sendfile/extconf\.rb|sig/.+\.rbs|
@@ -10,18 +11,51 @@ module PackagedGem
   GEM_COMMAND = ["-rrubygems/gem_runner", "-e", "Gem::GemRunner.new.run(ARGV.dup)"].freeze
   PAYLOAD_LENGTH = (8 << 20) + 3
 
+  # +ruby+ is a command, +environment+ what is peculiar to it, +extension+ whether it is to have built that.
+  Way = Struct.new(:name, :ruby, :environment, :extension)
+
   module_function
 
   def check(gemspec)
     require "tmpdir"
     Dir.mktmpdir("packaged-gem") do |directory|
       package = File.join(directory, "built.gem")
-      home = File.join(directory, "home")
-      isolated_ruby(home, *GEM_COMMAND, "build", gemspec, "--output", package)
+      run(Way.new("build", [Gem.ruby], {}), directory, *GEM_COMMAND, "build", gemspec, "--output", package)
       check_contents(package)
-      isolated_ruby(home, *GEM_COMMAND, "install", "--local", "--no-document", package)
-      isolated_ruby(home, "-w", File.expand_path(__FILE__), chdir: directory)
+      ways(directory).each { |way| install_and_use(way, File.join(directory, way.name), package) }
     end
+  end
+
+  def ways(directory)
+    compiling = Way.new("with a compiler", [Gem.ruby], {}, true)
+    plain = Way.new("without a compiler", [Gem.ruby], { "PATH" => tools(directory, %w[make sh rm]) }, false)
+    bare = Way.new("without make", [Gem.ruby], { "PATH" => tools(directory, %w[true]), "MAKE" => "true" }, false)
+    [compiling, plain, bare, *jruby]
+  end
+
+  def jruby
+    require_relative "without_extension"
+    [Way.new("by JRuby", ["java", "-cp", WithoutExtension.jruby_jars.join(":"), "org.jruby.Main"], {}, false)]
+  rescue WithoutExtension::Unavailable => e
+    puts "*" * 78, "SKIPPED, NOT PASSED: the gem by JRuby: #{e.message}", "*" * 78
+    []
+  end
+
+  # A folder that has these commands and no others.
+  def tools(directory, names)
+    require "fileutils"
+    folder = FileUtils.mkdir_p(File.join(directory, "tools", names.join("-"))).first
+    names.each do |name|
+      paths = ENV.fetch("PATH").split(":").map { |path| File.join(path, name) }
+      File.symlink(paths.find { |path| File.executable?(path) } || raise("no command #{name}"), File.join(folder, name))
+    end
+    folder
+  end
+
+  def install_and_use(way, home, package)
+    puts "#{way.name}:"
+    run(way, home, *GEM_COMMAND, "install", "--local", "--no-document", package)
+    run(way, home, "-w", File.expand_path(__FILE__), way.extension.to_s, chdir: home)
   end
 
   def check_contents(package)
@@ -36,16 +70,18 @@ module PackagedGem
     puts "packed: #{contents.length} files"
   end
 
-  def isolated_ruby(home, *arguments, **options)
+  def run(way, home, *arguments, **options)
     environment = ENV.slice("PATH", "HOME", "LANG", "TMPDIR").merge("GEM_HOME" => home, "GEM_PATH" => home)
-    system(environment, Gem.ruby, *arguments, unsetenv_others: true, in: File::NULL, exception: true, **options)
+    system(environment.merge(way.environment), *way.ruby, *arguments, unsetenv_others: true, in: File::NULL,
+                                                                      exception: true, **options)
   end
 
-  def use
+  # By the Ruby that has installed it.
+  def use(extension)
     require "hyperion-sendfile"
     require "tempfile"
-    abort "loaded from outside GEM_HOME" unless loaded_from_gem_home?
-    abort "supported? is false" unless Hyperion::Http::Sendfile.supported?
+    abort "loaded from outside GEM_HOME" unless loaded_from_gem_home?(extension)
+    abort "supported? is #{!extension}" unless Hyperion::Http::Sendfile.supported? == extension
 
     payload = Random.bytes(PAYLOAD_LENGTH)
     received = Tempfile.create("payload", binmode: true) do |file|
@@ -54,13 +90,13 @@ module PackagedGem
       through_tcp { |socket| Hyperion::Http::Sendfile.copy_to_socket(socket, file, 0, payload.bytesize) }
     end
     abort "received #{received.bytesize} bytes, not the #{payload.bytesize} sent" unless received == payload
-    puts "installed and used: #{received.bytesize} bytes over TCP, exact"
+    puts "installed and used, #{"not " unless extension}supported: #{received.bytesize} bytes over TCP, exact"
   end
 
-  def loaded_from_gem_home?
+  def loaded_from_gem_home?(extension)
     loaded = $LOADED_FEATURES.grep(%r{hyperion[/-]|hyperion_sendfile\.})
     home = File.realpath(ENV.fetch("GEM_HOME"))
-    loaded.any? { |path| path.include?("hyperion_sendfile.") } &&
+    loaded.any? { |path| path.include?("hyperion_sendfile.") } == extension &&
       loaded.all? { |path| File.realpath(path).start_with?(home) }
   end
 
@@ -78,4 +114,4 @@ module PackagedGem
   end
 end
 
-PackagedGem.use if $PROGRAM_NAME == __FILE__
+PackagedGem.use(ARGV.first == "true") if $PROGRAM_NAME == __FILE__
