@@ -28,7 +28,7 @@ mark(void *data)
 static void
 release(void *data)
 {
-    hs_frames_release(&((struct region *)data)->frames);
+    xfree(((struct region *)data)->frames.buffer);
     xfree(data);
 }
 
@@ -74,12 +74,27 @@ hs_frames_of(VALUE frames)
     return &region->frames;
 }
 
+/* The same, with room for what is read before it is sent. */
+struct hs_frames *
+hs_frames_to_send(VALUE frames)
+{
+    struct hs_frames *f = hs_frames_of(frames);
+    off_t wire = hs_frames_wire_length(f);
+
+    if (f->memory || f->buffer) return f;
+    if (wire < (off_t)f->capacity) f->capacity = (size_t)wire;
+    f->buffer = xmalloc(f->capacity);
+    return f;
+}
+
 static void
 let_go(struct region *region)
 {
     VALUE memory = region->memory;
 
-    hs_frames_release(&region->frames);
+    xfree(region->frames.buffer);
+    region->frames.buffer = NULL;
+    region->frames.first = region->frames.last = 0;
     region->frames.memory = NULL;
     region->memory = Qnil;
     if (!NIL_P(memory)) hs_memory_let_go(memory);

@@ -5,7 +5,6 @@
 #include "frames.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
 
@@ -15,29 +14,10 @@ enum { STRETCHES = 6 * 10 };
 /* A head up to here is copied in front of the first frame's prefix. */
 enum { HEAD_ROOM = 4 * 1024 };
 
-void
-hs_frames_release(struct hs_frames *f)
-{
-    free(f->buffer);
-    f->buffer = NULL;
-    f->first = f->last = 0;
-}
-
 static off_t
 position(const struct hs_transfer *t)
 {
     return t->offset + t->sent;
-}
-
-static bool
-make_room(struct hs_frames *f)
-{
-    off_t wire = hs_frames_wire_length(f);
-
-    if (f->buffer) return true;
-    if (wire < (off_t)f->capacity) f->capacity = (size_t)wire;
-    f->buffer = malloc(f->capacity);
-    return f->buffer != NULL;
 }
 
 /* Makes the buffer hold what comes next. 1: it does; 0: the file has ended; -1: errno. */
@@ -49,7 +29,6 @@ fill(const struct hs_transfer *t)
     ssize_t laid;
 
     if (f->first < f->last && f->at == wire) return 1;
-    if (!make_room(f)) return -1;
     f->first = f->last = 0;
     laid = hs_frames_lay_out(f, t->in_fd, wire, f->buffer, f->capacity, hs_read_vector, &t->in_fd);
     if (laid <= 0) return (int)laid;

@@ -30,7 +30,7 @@ struct hs_frames {
     bool end_stream;
 
     /* What was read and laid out, and is not sent yet: [first, last) of the buffer, from `at` on the wire. */
-    char *buffer;
+    char *buffer; /* there for hs_frames_buffered, and for what that may stand in for */
     size_t capacity;
     size_t first;
     size_t last;
@@ -76,6 +76,5 @@ hs_vector_reader hs_read_vector;
 hs_method hs_frames_buffered;
 hs_method hs_frames_sendfile;
 hs_method hs_frames_in_place;
-void hs_frames_release(struct hs_frames *frames);
 
 #endif

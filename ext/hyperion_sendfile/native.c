@@ -60,7 +60,7 @@ native_transfer(int argc, VALUE *argv, VALUE self)
     t->timeout_ns = t->wait ? hs_timeout_ns(argv[7]) : -1;
     t->report = RTEST(argv[8]);
     t->ktls = argc > 9 && RTEST(argv[9]);
-    if (!NIL_P(frames)) t->frames = hs_frames_of(frames);
+    if (!NIL_P(frames)) t->frames = hs_frames_to_send(frames);
     t->method = method_named(argv[4], t->frames);
     head = hs_set_head(t, argv[5], NULL, 0);
     t->head_sent = NUM2SIZET(argv[6]);

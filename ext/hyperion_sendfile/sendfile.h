@@ -216,6 +216,7 @@ void hs_memory_let_go(VALUE memory);
 
 /* data_frames.c */
 struct hs_frames *hs_frames_of(VALUE frames);
+struct hs_frames *hs_frames_to_send(VALUE frames);
 void hs_init_frames(VALUE mNative);
 
 /* native.c */
