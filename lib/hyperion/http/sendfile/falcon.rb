@@ -1,9 +1,10 @@
 # frozen_string_literal: true
 
-# HTTP/1 for Falcon, and any other server on async-http: `require "hyperion/http/sendfile/falcon"`.
+# Both versions of HTTP for Falcon, and any other server on async-http: `require "hyperion/http/sendfile/falcon"`.
 require "async/http/protocol/http"
+require "async/http/protocol/https"
 require "protocol/rack"
-require "hyperion/http/sendfile/rack"
+require "hyperion/http/sendfile/http2"
 
 module Hyperion
   module Http
@@ -13,43 +14,18 @@ module Hyperion
       #
       #     Async::HTTP::Endpoint.parse("http://localhost:9292", protocol: Hyperion::Http::Sendfile::Falcon)
       #
-      # Like the protocol that it stands in for, it takes HTTP/2 where the client begins with its preface, and leaves
-      # that to async-http. An encrypted connection gets the ordinary path, too.
+      # Like the protocols that it stands in for, it takes HTTP/2 where the client begins with its preface, or has
+      # negotiated that: see {HTTP2}. By HTTP/1 an encrypted connection gets the ordinary path.
       module Falcon
-        # What was written of the head goes out with the body's first bytes.
-        class Stream < ::IO::Stream::Buffered
-          # Sends what is buffered, and the regions behind it.
-          #
-          # @param regions [FileBody]
-          def flush_with(regions)
-            @regions = regions
-            flush
-            send_regions if @regions
-          end
+        extend Async::HTTP::Protocol::Configurable
 
-          protected
-
-          # What {flush} comes to.
-          def syswrite(buffer)
-            @regions ? send_regions(buffer) : super
-          end
-
-          private
-
-          def send_regions(head = nil)
-            regions = @regions
-            @regions = nil
-            regions.copy_to(io, head: head)
-          end
-        end
-
-        # A connection.
+        # A connection by HTTP/1.
         class Server < Async::HTTP::Protocol::HTTP1::Server
           # What {write_fixed_length_body} stands on, in the versions whose source was read.
-          KNOWN = {
-            ::Protocol::HTTP1::VERSION => [">= 0.34", "< 0.42"],
-            ::Protocol::Rack::VERSION => [">= 0.11", "< 0.24"]
-          }.all? { |version, known| Gem::Requirement.new(known).satisfied_by?(Gem::Version.new(version)) }
+          KNOWN = AsyncHTTP.known?({
+                                     ::Protocol::HTTP1::VERSION => [">= 0.34", "< 0.42"],
+                                     ::Protocol::Rack::VERSION => AsyncHTTP::RACK
+                                   })
           private_constant :KNOWN
 
           def write_response(version, status, ...)
@@ -78,7 +54,7 @@ module Hyperion
           # @param length [Integer] what the response announces
           # @param head [Boolean] whether that is all that was asked for
           def write_fixed_length_body(body, length, head)
-            regions = regions_of(body) if plain_socket && !head
+            regions = AsyncHTTP.regions_of(AsyncHTTP.uncovered(body)) if response_socket && !head
             return super unless regions && regions.bytesize == length
 
             begin
@@ -93,21 +69,8 @@ module Hyperion
           end
 
           # @return [BasicSocket, nil] nil: encrypted, or served by versions of async-http's parts that are not known
-          def plain_socket
-            @stream.io if KNOWN && Stream === @stream && BasicSocket === @stream.io
-          end
-
-          private
-
-          # @return [FileBody, nil] what the app returned, if that is one, bare or in Rack::BodyProxy; nil: something
-          #   else, or something comes between that may change what is sent, though it pass on every call
-          def regions_of(body)
-            body = body.body if body.instance_of?(::Protocol::HTTP::Body::Completable)
-            return unless body.instance_of?(::Protocol::Rack::Body::Enumerable)
-
-            body = body.body
-            body = body.instance_variable_get(:@body) while body.instance_of?(::Rack::BodyProxy)
-            body if FileBody === body
+          def response_socket
+            @stream.io if KNOWN && AsyncHTTP::Stream === @stream && BasicSocket === @stream.io
           end
         end
 
@@ -118,14 +81,19 @@ module Hyperion
           end
         end
 
-        DETECTING = Async::HTTP::Protocol::HTTP.new(http1: HTTP1)
-        private_constant :Stream, :Server, :HTTP1, :DETECTING
+        DETECTING = Async::HTTP::Protocol::HTTP.new(http1: HTTP1, http2: HTTP2)
+        private_constant :Server, :HTTP1, :DETECTING
 
         class << self
-          # @param peer [IO] an accepted connection
+          # @param peer [IO, OpenSSL::SSL::SSLSocket] an accepted connection
+          # @param http2 [Hash] options of {HTTP2.server}
           # @return [Async::HTTP::Protocol::HTTP1::Server, Async::HTTP::Protocol::HTTP2::Server]
-          def server(peer, **options)
-            DETECTING.server(Stream.wrap(peer), **options)
+          def server(peer, http2: {})
+            negotiated = peer.alpn_protocol if peer.respond_to?(:alpn_protocol)
+            stream = AsyncHTTP::Stream.wrap(peer)
+            return DETECTING.server(stream, HTTP2 => http2) unless negotiated
+
+            negotiated == "h2" ? HTTP2.server(stream, **http2) : HTTP1.server(stream)
           end
 
           # As async-http's own: there is nothing special in asking.
@@ -138,7 +106,7 @@ module Hyperion
 
           # @return [Array<String>] for ALPN, where an encrypted endpoint is given this protocol
           def names
-            Async::HTTP::Protocol::HTTP1.names
+            Async::HTTP::Protocol::HTTPS.names
           end
         end
       end

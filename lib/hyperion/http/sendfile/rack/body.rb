@@ -26,6 +26,9 @@ module Hyperion
         # @return [Integer] bytes in all: what content-length says
         attr_reader :bytesize
 
+        # @return [Numeric, nil] seconds without a byte before TimeoutError; nil is for ever
+        attr_reader :timeout
+
         # @param file [File] open for reading; the body owns it from now on
         # @param segments [Array<String, Array(Integer, Integer)>] see {#segments}
         # @param destination [IO, nil] the server's socket, as {ServerSocket.for} finds it; nil: everything goes

@@ -95,11 +95,11 @@ module Hyperion
 
           private
 
-          # Falcon iterates bodies otherwise, and {Falcon} never does: that calls {FileBody#copy_to}.
+          # Falcon iterates bodies otherwise, and {Falcon} never does: that asks a {FileBody} for its regions.
           def falcons(env)
             request = env["protocol.http.request"]
             connection = request.connection if request.respond_to?(:connection)
-            connection.plain_socket if connection.respond_to?(:plain_socket)
+            connection.response_socket if connection.respond_to?(:response_socket)
           end
         end
       end

@@ -1,0 +1,71 @@
+# frozen_string_literal: true
+
+# HTTP/2 for servers on async-http: `require "hyperion/http/sendfile/http2"`.
+require "async/http/protocol/http2"
+require "async/http/version"
+require "protocol/http/version"
+require "protocol/http2/version"
+require "protocol/http/body/completable"
+require "protocol/http/body/file"
+require "hyperion/http/sendfile/async_http"
+
+module Hyperion
+  module Http
+    module Sendfile
+      # A protocol for the endpoint of a server. Bodies that are files, or regions of one, go out as DATA frames by
+      # {Sendfile.copy_data_frames}, and everything else as async-http sends it. Nothing is patched: the endpoint is
+      # told of it.
+      #
+      #     Async::HTTP::Endpoint.parse("https://localhost:9292", protocol: Hyperion::Http::Sendfile::HTTP2)
+      #     protocol = Hyperion::Http::Sendfile::HTTP2.new(timeout: 10)
+      module HTTP2
+        extend Async::HTTP::Protocol::Configurable
+
+        # What {Server} stands on, in the versions whose source was read.
+        KNOWN = AsyncHTTP.known?({
+                                   Async::HTTP::VERSION => ["~> 0.88.0"],
+                                   ::Protocol::HTTP::VERSION => ["~> 0.49"],
+                                   ::Protocol::HTTP2::VERSION => ["~> 0.22.1"],
+                                   ::IO::Stream::VERSION => ["~> 0.6.0"]
+                                 })
+        private_constant :KNOWN
+        # Seconds that a client may leave a response without room.
+        TIMEOUT = 30
+
+        class << self
+          # Reads a client's preface, and starts to read its frames.
+          #
+          # @param peer [IO, OpenSSL::SSL::SSLSocket, ::IO::Stream::Buffered] an accepted connection
+          # @param settings [Hash{Integer=>Integer}] the server's, RFC 9113, section 6.5.2
+          # @param timeout [Numeric, nil] seconds without a byte, be it that the client's windows have no room or its
+          #   socket, until a response is given up; nil is for ever. A {FileBody} has its own.
+          # @return [Async::HTTP::Protocol::HTTP2::Server] of a version that is not known: async-http's own
+          def server(peer, settings: Async::HTTP::Protocol::HTTP2::SERVER_SETTINGS, timeout: TIMEOUT)
+            return Async::HTTP::Protocol::HTTP2.server(peer, settings: settings) unless KNOWN
+
+            peer = AsyncHTTP::Stream.wrap(peer) unless ::IO::Stream::Buffered === peer
+            server = Server.new(peer, timeout)
+            server.read_connection_preface(settings)
+            server.start_connection
+            server
+          end
+
+          # As async-http's own: there is nothing special in asking.
+          #
+          # @param peer [IO] a connection
+          # @return [Async::HTTP::Protocol::HTTP2::Client]
+          def client(peer, **options)
+            Async::HTTP::Protocol::HTTP2.client(peer, **options)
+          end
+
+          # @return [Array<String>] for ALPN, where an encrypted endpoint is given this protocol
+          def names
+            Async::HTTP::Protocol::HTTP2.names
+          end
+        end
+
+        require_relative "http2/server" if KNOWN
+      end
+    end
+  end
+end

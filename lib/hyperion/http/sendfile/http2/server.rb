@@ -1,0 +1,115 @@
+# frozen_string_literal: true
+
+# A connection: who may write to it, and what happens to a write that is to be stopped.
+require_relative "stream"
+
+module Hyperion
+  module Http
+    module Sendfile
+      module HTTP2
+        # Async-http's, with streams that send regions of files.
+        class Server < Async::HTTP::Protocol::HTTP2::Server
+          # @return [Numeric, nil] see {HTTP2.server}
+          attr_reader :timeout
+
+          # @return [Sender] of file bodies
+          attr_reader :sender
+
+          # @return [Hash{Stream=>true}] those that send any other body
+          attr_reader :ordinary
+
+          # @param stream [::IO::Stream::Buffered]
+          # @param timeout [Numeric, nil]
+          def initialize(stream, timeout)
+            super(stream)
+            @timeout = timeout
+            @sender = Sender.new(self, Async::Task.current)
+            @ordinary = {}.compare_by_identity
+            @shielded = []
+          end
+
+          def create_stream(id = next_stream_id, &block)
+            block ? super { Stream.create(self, id) } : super
+          end
+
+          # @return [Boolean] whether frames may be written to what is below the stream
+          def direct?
+            BasicSocket === @stream.io || Sendfile.tls?(@stream.io)
+          end
+
+          # Where a {FileBody} goes, for {ServerSocket}; it never writes there itself.
+          #
+          # @return [BasicSocket, OpenSSL::SSL::SSLSocket, nil]
+          def response_socket
+            @stream.io if direct?
+          end
+
+          # Writes frames between those of others, whole: after a frame that was cut nothing else may come.
+          #
+          # @param frames [#copy_to] writes them
+          def write_directly(frames)
+            if AsyncHTTP::Stream === @stream
+              @stream.flush_with(frames)
+            else
+              @stream.flush
+              frames.copy_to(@stream.io)
+            end
+            whole = true
+          rescue Progress => e
+            whole = !e.torn? && !(TimeoutError === e)
+            raise
+          ensure
+            shut_down unless whole
+          end
+
+          # @return [Boolean] whether somebody waits to write
+          def awaited?
+            !@write_frame_guard.waiting.empty?
+          end
+
+          # Runs the block to its end though the task be stopped meanwhile, as it is when a client resets the stream.
+          # Only {#close} doesn't wait: the IO that it closes would never wake the task.
+          #
+          # @param task [Async::Task] the current one
+          def shield(task)
+            @shielded << task
+            task.defer_stop do
+              yield
+            ensure
+              @shielded.delete(task)
+            end
+          end
+
+          def close(error = nil)
+            @sender.close
+            @shielded.dup.each { |task| end_task(task) }
+            super
+          end
+
+          # Stops the task though it defer that.
+          #
+          # @param task [Async::Task]
+          def end_task(task)
+            task.stop if task.stop == false # it says so where it defers that; the second time it doesn't
+          end
+
+          # Looks at those streams only for which the room matters: this is called for every frame that comes in.
+          def consume_window(size = available_size)
+            return unless size.positive?
+
+            @sender.wake
+            @ordinary.each_key { |stream| stream.window_updated(size) if stream.active? } unless @ordinary.empty?
+          end
+
+          # Ends the connection both ways. The reader is told so, and closes it.
+          def shut_down
+            @stream.io.to_io.shutdown
+          rescue SystemCallError, IOError
+            nil # it has ended
+          end
+        end
+        private_constant :Server
+      end
+    end
+  end
+end

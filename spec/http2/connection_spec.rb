@@ -1,0 +1,288 @@
+# frozen_string_literal: true
+
+# Files by HTTP/2, seen frame by frame: flow control, streams beside each other, and connections that go wrong.
+require "json"
+require_relative "../support/http2/frames_client"
+require_relative "../support/servers/server_process"
+
+module OverHTTP2
+  SERVER = File.expand_path("../support/http2/server.rb", __dir__)
+  LARGE = FramesClient::LARGE_WINDOW
+  HUGE = 64 * 1024 * 1024
+
+  class << self
+    # One for all examples, but where one needs other settings.
+    def server(protocol, *arguments, timeout: 30)
+      (@servers ||= {})[[protocol, *arguments, timeout]] ||=
+        ServerProcess.command(SERVER, "PORT", protocol, Payload.dir, *arguments,
+                              environment: { "TIMEOUT" => timeout.to_s, "CONSOLE_LEVEL" => "fatal" })
+    end
+  end
+end
+
+RSpec.describe "files over an HTTP/2 connection" do
+  let(:server) { OverHTTP2.server("http2") }
+
+  def client(to = server, receive_buffer: nil, **options)
+    FramesClient.new(Cleanup.close(to.connect(receive_buffer: receive_buffer)), **options)
+  end
+
+  def greedy(**options)
+    client(window: OverHTTP2::LARGE, connection_window: OverHTTP2::LARGE, **options)
+  end
+
+  def seen(of = server)
+    one = client(of)
+    JSON.parse(one.get("/seen").body, symbolize_names: true)
+  ensure
+    one.socket.close
+  end
+
+  def target(size, by = "files")
+    "/#{by}/#{File.basename(Payload.path(size))}"
+  end
+
+  # Sparse: no time to write it.
+  def huge_file
+    path = File.join(Payload.dir, "huge.bin")
+    File.open(path, "wb") { |file| file.write(payload(3_000_017)) && file.truncate(OverHTTP2::HUGE) }
+    Cleanup.later { File.delete(path) }
+    path
+  end
+
+  def huge_payload
+    payload(3_000_017) + ("\0" * (OverHTTP2::HUGE - 3_000_017))
+  end
+
+  def open_files(path)
+    Dir.glob("/proc/#{server.pid}/fd/*").count do |fd|
+      File.readlink(fd) == path
+    rescue Errno::ENOENT
+      false # closed meanwhile
+    end
+  end
+
+  # No response has anything left of it.
+  def settled(of = server, tasks: nil)
+    eventually("the end of every response") do
+      found = seen(of)
+      found[:open].zero? && found[:writing].zero? && (tasks.nil? || found[:tasks] <= tasks)
+    end
+    expect(seen(of)[:closed_again]).to eq(0)
+  end
+
+  [0, 1, 1024, 16_384, 16_385, 65_536, 262_144, 3_000_017].each do |size|
+    it "sends #{size} bytes as full frames, by whatever windows" do
+      [client(grant: true), greedy].each do |one|
+        answer = one.get(target(size))
+        expect([answer.status, answer["content-length"]]).to eq([200, size.to_s])
+        expect(answer.body).to be_payload(payload(size))
+      end
+      full, rest = size.divmod(FramesClient::MAX_FRAME_SIZE)
+      last = greedy.get(target(size)).frames
+      expect(last).to eq(([FramesClient::MAX_FRAME_SIZE] * full) + (rest.zero? && full.positive? ? [] : [rest]))
+    end
+  end
+
+  it "sends frames as large as the client takes them" do
+    size = 3_000_017
+    answer = greedy(max_frame_size: 1 << 20).get(target(size))
+    expect(answer.body).to be_payload(payload(size))
+    expect(answer.frames.max).to be_between(64 * 1024, 256 * 1024)
+    expect(answer.frames.size).to eq(size.fdiv(answer.frames.max).ceil)
+  end
+
+  %w[files proxied middleware rack].each do |by|
+    it "takes over whole files (#{by})" do
+      size = 3_000_017
+      before = seen[:bursts]
+      expect(greedy.get(target(size, by)).body).to be_payload(payload(size))
+      expect(seen[:bursts]).to be > before
+    end
+  end
+
+  %w[files proxied middleware].each do |by|
+    it "takes over ranges of files (#{by})" do
+      size = 3_000_017
+      before = seen[:bursts]
+      answer = greedy.get(target(size, by), { "range" => "bytes=70000-2000000" })
+      expect([answer.status, answer["content-range"]]).to eq([206, "bytes 70000-2000000/#{size}"])
+      expect(answer.body).to be_payload(payload(size).byteslice(70_000..2_000_000))
+      expect(seen[:bursts]).to be > before
+    end
+  end
+
+  it "takes over several ranges" do
+    size = 3_000_017
+    before = seen[:bursts]
+    answer = client(grant: true).get(target(size), { "range" => "bytes=5-9,100000-300000,-7" })
+    expect([answer.status, answer["content-length"]]).to eq([206, answer.body.bytesize.to_s])
+    parts = [5..9, 100_000..300_000, (size - 7)..(size - 1)].map { |range| payload(size).byteslice(range) }
+    expect(answer.body).to match(/\A.*#{parts.map { |part| Regexp.escape(part) }.join(".*")}.*\z/mn)
+    expect(seen[:bursts]).to be >= before + 7
+  end
+
+  it "answers HEAD and 304 without a body" do
+    one = client
+    head = one.get(target(3_000_017), method: "HEAD")
+    expect([head.status, head["content-length"], head.frames]).to eq([200, "3000017", []])
+    same = one.get(target(3_000_017), { "if-none-match" => head["etag"] })
+    expect([same.status, same["content-length"], same.frames]).to eq([304, nil, []])
+    settled
+  end
+
+  it "keeps within windows of a few bytes" do
+    one = client(window: 100, connection_window: FramesClient::DEFAULT_WINDOW, grant: true)
+    expect(one.get(target(10_000)).body).to be_payload(payload(10_000))
+  end
+
+  it "waits while a window is shrunk below nothing, and goes on when it grows" do
+    size = 3_000_017
+    one = client(window: 100_000, connection_window: OverHTTP2::LARGE)
+    id = one.request(target(size))
+    one.receive { one.answers[id].body.bytesize == 100_000 }
+    one.initial_window = 1_000
+    one.grant(98_999, id)
+    one.catch_up
+    expect(one.answers[id].body.bytesize).to eq(100_000)
+    one.grant(2, id)
+    one.receive { one.answers[id].body.bytesize == 100_001 }
+    one.initial_window = OverHTTP2::LARGE - size
+    expect(one.answer(id).body).to be_payload(payload(size))
+  end
+
+  it "sends many files at once, each exact" do
+    sizes = [1024, 70_000, 1_000_003]
+    one = greedy
+    ids = Array.new(99) { |index| [one.request(target(sizes[index % 3])), sizes[index % 3]] }
+    ids.each { |id, size| expect(one.answer(id).body).to be_payload(payload(size)) }
+    settled
+  end
+
+  it "lets a small response, and the reader, between the bursts of large ones" do
+    huge_file
+    one = greedy
+    large = Array.new(3) { one.request("/files/huge.bin") }
+    one.receive { large.all? { |id| one.answers[id].frames.any? } }
+    before = one.order.size
+    small = one.request(target(1024))
+    one.catch_up
+    expect(one.answer(small).body).to be_payload(payload(1024))
+    expect(large.map { |id| one.answers[id].over? }).to all(be_falsy)
+    expect(one.order.drop(before).chunk_while { |one, other| one == other }.map(&:size).max).to be <= 8
+    large.each { |id| expect(one.answer(id).body).to be_payload(huge_payload) }
+  end
+
+  { "a file" => "files", "any body" => "pieces" }.each do |what, by|
+    it "sends the next response whole though #{what} be reset in the middle of a write" do
+      huge_file
+      one = greedy(receive_buffer: 16 * 1024)
+      first = one.request("/#{by}/huge.bin")
+      one.receive { one.answers[first].frames.any? }
+      blocked
+      one.reset(first)
+      second = one.request(target(1_000_003, by))
+      expect(one.answer(second).body).to be_payload(payload(1_000_003))
+      expect(one.answers[first].body).to be_payload(huge_payload.byteslice(0, one.answers[first].body.bytesize))
+      settled
+    end
+  end
+
+  # The server can't write any more: what it has queued doesn't change.
+  def blocked
+    last = nil
+    eventually("a full socket", every: 0.05) { last == (last = queued) && last.positive? }
+  end
+
+  # Bytes that the server's sockets hold.
+  def queued
+    File.readlines("/proc/net/tcp").drop(1).map(&:split)
+        .select { |fields| fields[1].end_with?(format(":%04X", server.port)) }
+        .sum { |fields| fields[4].to_i(16) }
+  end
+
+  describe "with clients that stay or go" do
+    let(:server) { OverHTTP2.server("http2", timeout: 0.5) }
+
+    it "gives a response up that gets no window, and nothing else" do
+      one = client(window: 0, connection_window: OverHTTP2::LARGE)
+      stuck = one.answer(one.request(target(1024)))
+      expect([stuck.status, stuck.body, stuck.reset]).to eq([200, "", 2])
+      one.initial_window = 1_000
+      id = one.request(target(3_000_017))
+      expect(one.answer(id).reset).to eq(2)
+      expect(one.answers[id].body).to be_payload(payload(3_000_017).byteslice(0, 1_000))
+      expect(one.get(target(1)).body).to be_payload(payload(1))
+      settled
+    end
+
+    it "doesn't give a response up that gets a little window now and then" do
+      one = client(window: 100, connection_window: OverHTTP2::LARGE)
+      id = one.request(target(1024))
+      4.times do |index|
+        one.receive { one.answers[id].body.bytesize == 100 * (index + 1) }
+        sleep 0.3 # more than the timeout in all
+        one.grant(100, id)
+      end
+      one.grant(10_000, id)
+      expect(one.answer(id).body).to be_payload(payload(1024))
+    end
+
+    it "ends a connection whose client reads nothing" do
+      path = huge_file
+      one = greedy(receive_buffer: 16 * 1024)
+      one.request("/files/huge.bin")
+      one.request("/rack/huge.bin")
+      eventually("open files") { open_files(path) == 2 }
+      eventually("no open file") { open_files(path).zero? }
+      expect { one.drain }.to raise_error(FramesClient::Broken)
+      settled
+    end
+
+    it "leaves nothing open for a client that is gone, wherever that was" do
+      path = huge_file
+      tasks = seen[:tasks]
+      gone = [
+        [{ window: 0 }, "files"], [{ window: 1_000 }, "files"], [{}, "files"], [{}, "rack"], [{}, "pieces"],
+        [{ window: OverHTTP2::LARGE, connection_window: OverHTTP2::LARGE, receive_buffer: 16 * 1024 }, "files"],
+        [{ window: OverHTTP2::LARGE, connection_window: OverHTTP2::LARGE, receive_buffer: 16 * 1024 }, "pieces"]
+      ]
+      gone.each do |options, by|
+        socket = server.connect(receive_buffer: options.delete(:receive_buffer))
+        one = FramesClient.new(socket, **options)
+        ids = Array.new(5) { one.request("/#{by}/huge.bin") }
+        one.receive { one.answers[ids.first].headers }
+        socket.close
+      end
+      eventually("no open file") { open_files(path).zero? }
+      settled(tasks: tasks)
+    end
+
+    it "resets the stream of a file that was truncated, and gives its window back" do
+      one = client(window: 10_000, connection_window: FramesClient::DEFAULT_WINDOW)
+      10.times do
+        file = private_payload_file(50_000)
+        id = one.request("/files/#{File.basename(file.path)}")
+        one.receive { one.answers[id].body.bytesize == 10_000 }
+        file.truncate(12_000)
+        one.grant(20_000, id)
+        expect(one.answer(id).reset).to eq(2)
+        one.grant(one.answers[id].body.bytesize)
+        expect(one.answers[id].body).to be_payload(payload(50_000).byteslice(0, 10_000))
+      end
+      expect(client.get(target(1024)).body).to be_payload(payload(1024))
+      expect(one.tap { one.initial_window = 65_535 }.get(target(65_535)).body).to be_payload(payload(65_535))
+      settled
+    end
+  end
+
+  it "closes what it was to send to a stream that has been reset" do
+    path = huge_file
+    one = client(window: 0)
+    ids = Array.new(5) { one.request("/files/huge.bin") }
+    one.receive { ids.all? { |id| one.answers[id].headers } }
+    ids.each { |id| one.reset(id) }
+    eventually("no open file") { open_files(path).zero? }
+    settled
+  end
+end
