@@ -3,32 +3,18 @@
 # Files by HTTP/2, seen frame by frame: flow control, streams beside each other, and connections that go wrong.
 require "json"
 require_relative "../support/http2/frames_client"
-require_relative "../support/servers/server_process"
-
-module OverHTTP2
-  SERVER = File.expand_path("../support/http2/server.rb", __dir__)
-  LARGE = FramesClient::LARGE_WINDOW
-  HUGE = 64 * 1024 * 1024
-
-  class << self
-    # One for all examples, but where one needs other settings.
-    def server(protocol, *arguments, timeout: 30)
-      (@servers ||= {})[[protocol, *arguments, timeout]] ||=
-        ServerProcess.command(SERVER, "PORT", protocol, Payload.dir, *arguments,
-                              environment: { "TIMEOUT" => timeout.to_s, "CONSOLE_LEVEL" => "fatal" })
-    end
-  end
-end
+require_relative "../support/http2/served"
 
 RSpec.describe "files over an HTTP/2 connection" do
-  let(:server) { OverHTTP2.server("http2") }
+  huge = 64 * 1024 * 1024
+  let(:server) { ServedByHTTP2.server("http2") }
 
   def client(to = server, receive_buffer: nil, **options)
     FramesClient.new(Cleanup.close(to.connect(receive_buffer: receive_buffer)), **options)
   end
 
   def greedy(**options)
-    client(window: OverHTTP2::LARGE, connection_window: OverHTTP2::LARGE, **options)
+    client(window: FramesClient::LARGE_WINDOW, connection_window: FramesClient::LARGE_WINDOW, **options)
   end
 
   def seen(of = server)
@@ -43,15 +29,15 @@ RSpec.describe "files over an HTTP/2 connection" do
   end
 
   # Sparse: no time to write it.
-  def huge_file
+  define_method(:huge_file) do
     path = File.join(Payload.dir, "huge.bin")
-    File.open(path, "wb") { |file| file.write(payload(3_000_017)) && file.truncate(OverHTTP2::HUGE) }
+    File.open(path, "wb") { |file| file.write(payload(3_000_017)) && file.truncate(huge) }
     Cleanup.later { File.delete(path) }
     path
   end
 
-  def huge_payload
-    payload(3_000_017) + ("\0" * (OverHTTP2::HUGE - 3_000_017))
+  define_method(:huge_payload) do
+    payload(3_000_017) + ("\0" * (huge - 3_000_017))
   end
 
   def open_files(path)
@@ -138,7 +124,7 @@ RSpec.describe "files over an HTTP/2 connection" do
 
   it "waits while a window is shrunk below nothing, and goes on when it grows" do
     size = 3_000_017
-    one = client(window: 100_000, connection_window: OverHTTP2::LARGE)
+    one = client(window: 100_000, connection_window: FramesClient::LARGE_WINDOW)
     id = one.request(target(size))
     one.receive { one.answers[id].body.bytesize == 100_000 }
     one.initial_window = 1_000
@@ -147,7 +133,7 @@ RSpec.describe "files over an HTTP/2 connection" do
     expect(one.answers[id].body.bytesize).to eq(100_000)
     one.grant(2, id)
     one.receive { one.answers[id].body.bytesize == 100_001 }
-    one.initial_window = OverHTTP2::LARGE - size
+    one.initial_window = FramesClient::LARGE_WINDOW - size
     expect(one.answer(id).body).to be_payload(payload(size))
   end
 
@@ -176,36 +162,39 @@ RSpec.describe "files over an HTTP/2 connection" do
   { "a file" => "files", "any body" => "pieces" }.each do |what, by|
     it "sends the next response whole though #{what} be reset in the middle of a write" do
       huge_file
-      one = greedy(receive_buffer: 16 * 1024)
-      first = one.request("/#{by}/huge.bin")
-      one.receive { one.answers[first].frames.any? }
-      blocked
-      one.reset(first)
-      second = one.request(target(1_000_003, by))
-      expect(one.answer(second).body).to be_payload(payload(1_000_003))
-      expect(one.answers[first].body).to be_payload(huge_payload.byteslice(0, one.answers[first].body.bytesize))
+      10.times do |index|
+        one = greedy(receive_buffer: 16_000 + (index * 1_111)) # the write stops elsewhere each time
+        first = one.request("/#{by}/huge.bin")
+        one.receive { one.answers[first].frames.any? }
+        blocked
+        one.reset(first)
+        second = one.request(target(1_000_003, by))
+        expect(one.answer(second).body).to be_payload(payload(1_000_003))
+        expect(one.answers[first].body).to be_payload(huge_payload.byteslice(0, one.answers[first].body.bytesize))
+        one.socket.close
+      end
       settled
     end
   end
 
   # The server can't write any more: what it has queued doesn't change.
-  def blocked
+  def blocked(of = server)
     last = nil
-    eventually("a full socket", every: 0.05) { last == (last = queued) && last.positive? }
+    eventually("a full socket", every: 0.02) { last == (last = queued(of)) && last.positive? }
   end
 
   # Bytes that the server's sockets hold.
-  def queued
+  def queued(of)
     File.readlines("/proc/net/tcp").drop(1).map(&:split)
-        .select { |fields| fields[1].end_with?(format(":%04X", server.port)) }
+        .select { |fields| fields[1].end_with?(format(":%04X", of.port)) }
         .sum { |fields| fields[4].to_i(16) }
   end
 
   describe "with clients that stay or go" do
-    let(:server) { OverHTTP2.server("http2", timeout: 0.5) }
+    let(:server) { ServedByHTTP2.server("http2", timeout: 0.5) }
 
     it "gives a response up that gets no window, and nothing else" do
-      one = client(window: 0, connection_window: OverHTTP2::LARGE)
+      one = client(window: 0, connection_window: FramesClient::LARGE_WINDOW)
       stuck = one.answer(one.request(target(1024)))
       expect([stuck.status, stuck.body, stuck.reset]).to eq([200, "", 2])
       one.initial_window = 1_000
@@ -217,7 +206,7 @@ RSpec.describe "files over an HTTP/2 connection" do
     end
 
     it "doesn't give a response up that gets a little window now and then" do
-      one = client(window: 100, connection_window: OverHTTP2::LARGE)
+      one = client(window: 100, connection_window: FramesClient::LARGE_WINDOW)
       id = one.request(target(1024))
       4.times do |index|
         one.receive { one.answers[id].body.bytesize == 100 * (index + 1) }
@@ -242,17 +231,14 @@ RSpec.describe "files over an HTTP/2 connection" do
     it "leaves nothing open for a client that is gone, wherever that was" do
       path = huge_file
       tasks = seen[:tasks]
-      gone = [
-        [{ window: 0 }, "files"], [{ window: 1_000 }, "files"], [{}, "files"], [{}, "rack"], [{}, "pieces"],
-        [{ window: OverHTTP2::LARGE, connection_window: OverHTTP2::LARGE, receive_buffer: 16 * 1024 }, "files"],
-        [{ window: OverHTTP2::LARGE, connection_window: OverHTTP2::LARGE, receive_buffer: 16 * 1024 }, "pieces"]
-      ]
-      gone.each do |options, by|
-        socket = server.connect(receive_buffer: options.delete(:receive_buffer))
-        one = FramesClient.new(socket, **options)
-        ids = Array.new(5) { one.request("/#{by}/huge.bin") }
-        one.receive { one.answers[ids.first].headers }
-        socket.close
+      %w[files rack pieces].each do |by|
+        [-> { client(window: 0) }, -> { client(window: 1_000) }, -> { client }, -> { greedy },
+         -> { greedy(receive_buffer: 16 * 1024) }].each do |connect|
+          one = connect.call
+          ids = Array.new(5) { one.request("/#{by}/huge.bin") }
+          one.receive { one.answers[ids.first].headers }
+          one.socket.close
+        end
       end
       eventually("no open file") { open_files(path).zero? }
       settled(tasks: tasks)
