@@ -40,7 +40,8 @@ hs_ktls_gone(int fd, bool *writable)
     int err = 0;
     socklen_t size = sizeof(err);
 
-    if (poll(&pollfd, 1, 0) < 0) return 0;
+    if (poll(&pollfd, 1, 0) < 0)
+        return errno == EINTR ? 0 : errno; /* who could not ask must not go on waiting */
     if (writable) *writable = (pollfd.revents & POLLOUT) != 0;
     if (!(pollfd.revents & (POLLERR | POLLHUP))) return 0;
 

@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
 # Thousands of plans, many to a process, under the preloaded library. A plan that breaks something, or never ends,
-# prints its seed; `rake "faults[1,SEED]"` carries it out again.
+# prints its seed; `rake "faults[1,SEED]"`, or `rake "faults:ktls[1,SEED]"`, carries it out again.
 module Faults
   class Campaign
     BATCH = 50 # plans to a process, at most
@@ -11,25 +11,27 @@ module Faults
     # What came of a plan. +last+: the process carries out no other after it.
     Word = Struct.new(:seed, :fired, :outcome, :broken, :last, keyword_init: true)
 
-    def initialize(count, seed)
+    # @param ways [Symbol] a key of Plan::WAYS_OF
+    def initialize(count, seed, ways = :usual)
+      @ways = ways
       @seeds = (seed...(seed + count)).to_a
       @first = seed
       @words = []
     end
 
-    # @return [Boolean] nothing was broken
+    # @return [Boolean] nothing was broken, and some plan was suffered
     def run
       Array.new([WORKERS, @seeds.size].min) { Thread.new { work } }.each(&:join)
       puts summary
-      broken.empty?
+      broken.empty? && total.values.sum.positive?
     end
 
     # In a process that has the library: each batch in a fork of it.
     def self.serve(requests, answers, control)
       loop do
-        seeds = Marshal.load(requests) # rubocop:disable Security/MarshalLoad -- our own parent
+        ways, seeds = Marshal.load(requests) # rubocop:disable Security/MarshalLoad -- our own parent
         pid = fork do
-          carry_out(seeds, answers, control)
+          carry_out(ways, seeds, answers, control)
         ensure
           exit!(true)
         end
@@ -40,10 +42,10 @@ module Faults
       nil
     end
 
-    def self.carry_out(seeds, answers, control)
+    def self.carry_out(ways, seeds, answers, control)
       Trial.warm_up(control)
       seeds.each do |seed|
-        word = word_on(Plan.new(seed), control)
+        word = word_on(Plan.new(seed, ways), control)
         Marshal.dump(word, answers)
         break if word.last
       end
@@ -81,7 +83,7 @@ module Faults
     # @return [Integer] how many of the seeds are dealt with
     def batch(process, seeds)
       done = 0
-      process.request(seeds)
+      process.request([@ways, seeds])
       while (word = process.answer(HANG))
         done += 1
         take(word)
@@ -90,13 +92,14 @@ module Faults
       done
     rescue Eventually::NeverHappened, EOFError => e
       process.kill
-      take(Word.new(seed: seeds[done], broken: "#{Plan.new(seeds[done])}\nno end (#{e.message})"))
+      take(Word.new(seed: seeds[done], broken: "#{Plan.new(seeds[done], @ways)}\nno end (#{e.message})"))
       done + 1
     end
 
     def take(word)
       @words << word
-      puts "\nseed #{word.seed}: #{word.broken}\n  again: rake \"faults[1,#{word.seed}]\"" if word.broken
+      task = @ways == :usual ? "faults" : "faults:#{@ways}"
+      puts "\nseed #{word.seed}: #{word.broken}\n  again: rake \"#{task}[1,#{word.seed}]\"" if word.broken
       word
     end
 
@@ -104,9 +107,13 @@ module Faults
       @words.select(&:broken)
     end
 
+    # How often each call was made to suffer.
+    def total
+      @words.filter_map(&:fired).reduce { |a, b| a.merge(b) { |_, x, y| x + y } } || {}
+    end
+
     def summary
       fired = @words.filter_map(&:fired)
-      total = fired.reduce { |a, b| a.merge(b) { |_, x, y| x + y } } || {}
       idle = Faults::CALLS.reject { |call| total[call].to_i.positive? }
       <<~TEXT
         #{@words.size} plans from seed #{@first}, #{broken.size} broken

@@ -62,6 +62,17 @@ module Faults
       Way.new(name: :wrapper, kind: :wrapper, sizes: 1..400_000, calls: %i[write pread], weight: 3)
     ].flat_map { |way| [way] * way.weight }.freeze
 
+    # Those of connections that the kernel encrypts, which have a campaign of their own.
+    KERNEL_TLS_WAYS = %i[ktls12 ktls13].flat_map do |kind|
+      [Way.new(name: :small, kind:, sizes: SMALL, calls: %i[sendfile pread sendmsg poll], weight: 3),
+       Way.new(name: :sendfile, kind:, sizes: LARGE, calls: %i[sendfile sendmsg poll], weight: 4),
+       Way.new(name: :splice, kind:, sizes: LARGE, splice: true, calls: %i[fill drain poll], weight: 3),
+       Way.new(name: :from_memory, kind:, sizes: 1..400_000, source: :stringio, calls: %i[sendmsg poll], weight: 2)]
+    end.flat_map { |way| [way] * way.weight }.freeze
+
+    # By the name of a campaign.
+    WAYS_OF = { usual: WAYS, ktls: KERNEL_TLS_WAYS }.freeze
+
     # A caller's own loop over a primitive stands beside the library's ways of waiting.
     WAITERS = (Waiters::ALL + %i[thread fiber_async own_copy own_small own_splice own_pipe]).freeze
     OWN_LOOPS = { own_copy: :copy, own_small: :copy_small, own_splice: :copy_splice,
@@ -71,8 +82,10 @@ module Faults
     attr_reader :seed, :way, :waiter, :size, :offset, :head, :timeout, :rules, :style, :reader, :small_buffers,
                 :keep_gvl, :report, :follow_up, :setback, :setback_at
 
-    def initialize(seed)
+    # @param ways [Symbol] a key of WAYS_OF
+    def initialize(seed, ways = :usual)
       @seed = seed
+      @ways = WAYS_OF.fetch(ways)
       @random = Random.new(seed)
       choose_transfer
       choose_style
@@ -86,6 +99,10 @@ module Faults
 
     def own_loop
       OWN_LOOPS[waiter]
+    end
+
+    def kernel_tls?
+      way.kind.start_with?("ktls")
     end
 
     # May only a timeout end it?
@@ -111,7 +128,7 @@ module Faults
     end
 
     def choose_transfer
-      @way = pick(WAYS)
+      @way = pick(@ways)
       @waiter = pick(WAITERS)
       @waiter = pick(Waiters::ALL) if own_loop && !(NATIVE.include?(way.kind) && way.source.nil?)
       @size = waiter == :own_small ? size_in(SMALL) : size_in(way.sizes)
@@ -132,7 +149,7 @@ module Faults
       @style = pick(STYLES)
       @style = :often if limited? && own_loop
       @style = :hints if style == :stuck && stuck_calls.empty?
-      choose_setback if %i[often rare].include?(style) && !own_loop && %i[tcp unix].include?(way.kind)
+      choose_setback if %i[often rare].include?(style) && !own_loop && %i[tcp unix ktls12 ktls13].include?(way.kind)
     end
 
     # What others do to the transfer while its calls suffer, when it has made so many.
@@ -163,10 +180,15 @@ module Faults
     def once
       calls = @random.rand(4).zero? ? [pick(MENU.keys)] : way.calls
       calls.to_h do |call|
-        fault = pick(MENU[call].values.flatten)
+        fault = pick(MENU[call].values.flatten - lies)
         times = pick(for_good?(call, fault) ? [1, 2, ALWAYS] : [1, 1, 2, 5])
         [call, rule(fault, pick([0, 0, 0, 0, 1, 2]), times)]
       end
+    end
+
+    # That a socket under kernel TLS is writable is how it is known that the last records are out.
+    def lies
+      kernel_tls? ? [:ready] : []
     end
 
     # What is said for good may neither be a way to ask for ever, nor an answer that leads to nothing else.
@@ -174,16 +196,19 @@ module Faults
       fault != :ready && !STUCK.fetch(call, []).include?(fault) && !asked_for_ever?(call, fault)
     end
 
-    # Ruby's own IO#write, by which a wrapper writes, waits again for as long as its wait is interrupted.
+    # Ruby's own IO#write, by which a wrapper writes, waits again for as long as its wait is interrupted, and so does
+    # who waits for the last records; each of which is as short as its write.
     def asked_for_ever?(call, fault)
-      way.kind == :wrapper && call == :poll && fault == Errno::EINTR
+      return true if kernel_tls? && fault == :shorten
+
+      (kernel_tls? || way.kind == :wrapper) && call == :poll && fault == Errno::EINTR
     end
 
     # Any call may suffer anything, by dice.
     def dice(chance)
       hard = @random.rand(3).zero? && setback.nil?
       MENU.each_with_object({}) do |(call, faults), rules|
-        choices = (hard ? faults[:soft] + faults[:hard] : faults[:soft]).sample(8, random: @random)
+        choices = (hard ? faults[:soft] + faults[:hard] : faults[:soft]).sample(8, random: @random) - lies
         choices -= [:ready] if way.kind == :pipe # a blocking write would then wait in the kernel
         next if choices.empty? || @random.rand(6).zero?
 

@@ -24,6 +24,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifndef SOL_TLS
+#define SOL_TLS 282
+#endif
+
 enum call {
     SENDFILE,
     FILL,
@@ -434,7 +438,8 @@ getsockopt(int fd, int level, int option, void *value, socklen_t *size)
 {
     size_t length = 0;
 
-    if (!is_watched(fd)) return REAL(getsockopt)(fd, level, option, value, size);
+    /* Who encrypts is a question that no kernel answers wrongly, and there is no safe answer. */
+    if (level == SOL_TLS || !is_watched(fd)) return REAL(getsockopt)(fd, level, option, value, size);
     SUFFER(SOCKOPT, option, REAL(getsockopt)(fd, level, option, value, size));
 }
 
