@@ -64,11 +64,11 @@ module Faults
 
     # Those of connections that the kernel encrypts, which have a campaign of their own.
     KERNEL_TLS_WAYS = %i[ktls12 ktls13].flat_map do |kind|
-      [Way.new(name: :small, kind:, sizes: SMALL, calls: %i[sendfile pread sendmsg poll], weight: 3),
-       Way.new(name: :sendfile, kind:, sizes: LARGE, calls: %i[sendfile sendmsg poll], weight: 4),
-       Way.new(name: :splice, kind:, sizes: LARGE, splice: true, calls: %i[fill drain poll], weight: 3),
-       Way.new(name: :from_memory, kind:, sizes: 1..400_000, source: :stringio, calls: %i[sendmsg poll], weight: 2)]
-    end.flat_map { |way| [way] * way.weight }.freeze
+      [*[Way.new(name: :small, kind:, sizes: SMALL, calls: %i[sendfile pread sendmsg poll])] * 3,
+       *[Way.new(name: :sendfile, kind:, sizes: LARGE, calls: %i[sendfile sendmsg poll])] * 4,
+       *[Way.new(name: :splice, kind:, sizes: LARGE, splice: true, calls: %i[fill drain poll])] * 3,
+       *[Way.new(name: :from_memory, kind:, sizes: 1..400_000, source: :stringio, calls: %i[sendmsg poll])] * 2]
+    end.freeze
 
     # By the name of a campaign.
     WAYS_OF = { usual: WAYS, ktls: KERNEL_TLS_WAYS }.freeze
