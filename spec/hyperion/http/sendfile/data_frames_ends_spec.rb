@@ -175,16 +175,44 @@ RSpec.describe Hyperion::Http::Sendfile, ".copy_data_frames midway" do
     expect { kill.call }.not_to leak_fds
   end
 
-  it "does not hold back the last frames before a break" do
-    [true, false].each do |nodelay|
-      channel = channel(:tcp, nodelay: nodelay)
-      reader = channel.read
-      S.copy_data_frames(channel.out, payload_file(size), 0, size, stream_id: 5) { |_| break }
-      sent = 15 * (small_frames + 9)
-      begun = Eventually.now
-      reader.wait_for_bytes(sent)
-      expect(Eventually.now - begun).to be < 0.1
+  # Asks by a byte for so many, again and again; tells the longest silence within each answer. In a process of its own,
+  # so that it sees the network, and not Ruby's other threads.
+  define_method(:silences) do |peer, wire, answers, bytes|
+    report, to_report = IO.pipe.each { |io| Cleanup.close(io) }
+    pid = fork do
+      wire.close
+      to_report.write(Marshal.dump(Array.new(answers) { silence(peer, bytes) }))
+    ensure
+      exit!(true)
     end
+    Cleanup.later { Process.kill(:KILL, pid) && Process.wait(pid) }
+    to_report.close
+    -> { Marshal.load(report.read) } # rubocop:disable Security/MarshalLoad -- our own child
+  end
+
+  define_method(:silence) do |peer, left|
+    peer.write("?")
+    last = Eventually.now
+    longest = 0
+    while left.positive?
+      left -= peer.readpartial(left).bytesize
+      longest = [longest, -last + (last = Eventually.now)].max
+    end
+    longest
+  end
+
+  # Two regions in a row, each left at its first boundary: with Nagle's algorithm on, the end of the second would
+  # wait for the acknowledgement of the first's, which the peer delays by 40 ms.
+  it "does not hold back the last frame before a break", needs: :linux do
+    max = 40_000
+    channel = channel(:tcp)
+    seen = silences(channel.peer, channel.wire, 60, 2 * (max + 9))
+    file = payload_file(size)
+    60.times do
+      channel.out.readpartial(1)
+      2.times { S.copy_data_frames(channel.out, file, 0, size, stream_id: 5, max_frame_size: max) { break } }
+    end
+    expect(seen.call.count { |seconds| seconds > 0.035 }).to be < 3
   end
 
   it "has whole frames of #{whole} bytes to speak of" do
