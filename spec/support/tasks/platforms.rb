@@ -19,7 +19,7 @@ module Platforms
 
   # Specs of what does not depend on the system, or knows on which it is.
   NEEDED = %w[delivers_every_byte edges errors].freeze
-  FURTHER = %w[close timeout facade peer_gone interrupts stats published_suites].freeze
+  FURTHER = %w[data_frames data_frames_ends close timeout facade peer_gone interrupts stats published_suites].freeze
 
   module_function
 

@@ -10,7 +10,8 @@ module WithoutExtension
 
   ROOT = File.expand_path("../../..", __dir__)
   MASK = File.join(ROOT, "spec/support/without_extension")
-  SPECS = %w[delivers_every_byte edges errors timeout truncated facade peer_gone close].freeze
+  SPECS = %w[delivers_every_byte edges errors timeout truncated facade peer_gone close
+             data_frames data_frames_ends].freeze
   JRUBY = ["jruby-jars", "~> 9.4.0"].freeze
   # Without these the JVM keeps descriptors to itself.
   JVM = %w[-XX:TieredStopAtLevel=1 -Xmx600m --add-opens=java.base/sun.nio.ch=ALL-UNNAMED
