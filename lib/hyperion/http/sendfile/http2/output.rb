@@ -8,8 +8,14 @@ module Hyperion
     module Sendfile
       # Outputs, and who gives them turns.
       module HTTP2
-        # Async-http's, except that a frame is never cut: in stock, stopping the task loses what is buffered.
+        # Async-http's, except that a frame is never cut, where stopping the task would lose what is buffered, and that
+        # no task is left behind.
         class OrdinaryOutput < Async::HTTP::Protocol::HTTP2::Output
+          def start(...)
+            super
+            stop(nil) if @stream&.closed? # which was before there was a task to be stopped
+          end
+
           private
 
           def send_data(chunk, maximum_size)

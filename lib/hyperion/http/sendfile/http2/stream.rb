@@ -37,6 +37,8 @@ module Hyperion
           # @param trailer [Enumerator, nil]
           def send_body(body, trailer = nil)
             @answered = true
+            return body.close if closed? # while the head was sent: nobody would tell the output
+
             regions = regions_of(body)
             @connection.ordinary[self] = true unless regions
             @output = regions ? Output.new(self, body, regions, trailer) : OrdinaryOutput.new(self, body, trailer)
