@@ -34,7 +34,7 @@ RSpec.describe Hyperion::Http::Sendfile, "ended early over kernel TLS" do
             error = start_copy(waiter, channel.out, payload_file(size), 0, length, head: head).error
             expect(error).to be_a(described_class::TruncatedError)
               .and have_attributes(bytes_sent: size, bytes_expected: length)
-            reader.wait_for_bytes(size.zero? ? 0 : head.bytesize + size, within: 2)
+            reader.wait_for_bytes(size.zero? ? 0 : head.bytesize + size)
             channel.finish
             expect(head.b + payload(size)).to start_with(reader.result)
           end
@@ -67,7 +67,7 @@ RSpec.describe Hyperion::Http::Sendfile, "ended early over kernel TLS" do
         it "tells of a reset midway" do
           _, reader, sender = stalled(kind, waiter, payload_file(large), head: head)
           reader.reset
-          expect([Errno::EPIPE, Errno::ECONNRESET]).to include(sender.error(within: 2).class)
+          expect([Errno::EPIPE, Errno::ECONNRESET]).to include(sender.error.class)
         end
 
         next if waiter == :fiber_minimal # it selects on a closed IO
@@ -76,9 +76,9 @@ RSpec.describe Hyperion::Http::Sendfile, "ended early over kernel TLS" do
           channel, _, sender = stalled(kind, waiter, payload_file(large))
           took = seconds do
             channel.wire.close
-            expect(sender.error(within: 2)).to be_an(IOError)
+            expect(sender.error).to be_an(IOError)
           end
-          expect(took).to be < 1
+          expect(took).to be < Eventually::LATE
         end
 
         next unless waiter == :thread
@@ -86,7 +86,7 @@ RSpec.describe Hyperion::Http::Sendfile, "ended early over kernel TLS" do
         it "ends with its thread" do
           _, reader, sender = stalled(kind, waiter, payload_file(large), head: head)
           sender.thread.kill
-          expect(sender.thread.join(1)).not_to be_nil
+          expect(sender.thread.join(10)).not_to be_nil
           reader.go
         end
       end

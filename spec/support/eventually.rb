@@ -4,6 +4,9 @@
 module Eventually
   class NeverHappened < StandardError; end
 
+  # Seconds by which a busy machine may be late with what happens in time; what does not, never comes.
+  LATE = 3
+
   def self.now
     Process.clock_gettime(Process::CLOCK_MONOTONIC)
   end

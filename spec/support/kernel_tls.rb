@@ -140,11 +140,11 @@ module KernelTls
       channel = channel(:ktls13)
       reader = channel.read
       source = memory ? StringIO.new("\0" * size) : sparse(size)
-      arm({ call => Faults::Rule.new(:dawdle_after, 300, 0, 1) }, channel, source)
+      arm({ call => Faults::Rule.new(:dawdle_after, 1_000, 0, 1) }, channel, source)
       sender = start_copy(waiter, channel.out, source, 0, size)
       eventually("#{call} to be called") { @control.fired[call] == 1 }
       reader.reset
-      eventually("the pending error", within: 0.2) { channel.wire.getsockopt(:SOCKET, :ERROR).int != 0 }
+      eventually("the pending error", within: 0.9) { channel.wire.getsockopt(:SOCKET, :ERROR).int != 0 }
       said, error = outcome(sender)
       report(said: said, error: error)
     end
@@ -157,7 +157,7 @@ module KernelTls
       file = payload_file(size)
       arm(faults, channel, file)
       said, error = outcome(start_copy(waiter, channel.out, file, 0, size, head: head))
-      reader.wait_for_bytes(head.bytesize, within: 2)
+      reader.wait_for_bytes(head.bytesize)
       report(said: said, error: error, bytes: reader.bytes)
     end
 

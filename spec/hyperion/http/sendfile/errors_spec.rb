@@ -138,7 +138,7 @@ RSpec.describe Hyperion::Http::Sendfile do
       sender = start_copy(waiter, channel.out, payload_file(1_000_003), 0, 1_000_003)
       await_backpressure(channel, sender)
       channel.out.close
-      error = sender.error(within: 3)
+      error = sender.error
       expect(error).to be_a(IOError).and have_attributes(bytes_expected: 1_000_003)
       expect(reader.go(:greedy).result).to be_payload(payload(1_000_003).byteslice(0, error.bytes_sent))
     end

@@ -48,7 +48,7 @@ module EveryRoute
     end
 
     # What the call raised, and the seconds that it took.
-    def failure(within: 3)
+    def failure(within: 10)
       @failure ||= sender.value(within: within)
     end
 

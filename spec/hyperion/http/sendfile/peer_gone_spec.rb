@@ -67,7 +67,7 @@ RSpec.describe Hyperion::Http::Sendfile do
           sendings.each do |sending|
             count = taken(sending.channel)
             sending.peer_goes(going)
-            expect(seconds { sending.failure }).to be < 1
+            expect(seconds { sending.failure }).to be < Eventually::LATE
             expect(gone).to include(sending.error.class), "#{sending}: #{sending.error.inspect}"
             expect(sending.error.bytes_expected).to eq(route.bytes)
             count = taken(sending.channel) if tcp?(sending.channel)
