@@ -180,7 +180,7 @@ frames_release(VALUE self)
 
 struct lay_out {
     const struct hs_frames *frames;
-    int fd; /* a duplicate, since the GVL is given up */
+    int fd;
     off_t wire;
     char *to;
     size_t capacity;
@@ -217,10 +217,25 @@ lay_out(VALUE argument)
 static VALUE
 close_file(VALUE argument)
 {
-    const struct lay_out *job = (const struct lay_out *)argument;
-
-    if (job->fd >= 0) close(job->fd);
+    close(((const struct lay_out *)argument)->fd);
     return Qnil;
+}
+
+/* By a duplicate, since the GVL is given up; where there is none to be had, the GVL is kept. */
+static void
+lay_out_from_file(struct lay_out *job, int fd)
+{
+    int tries = 0;
+
+    job->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (job->fd >= 0) {
+        rb_ensure(lay_out, (VALUE)job, close_file, (VALUE)job);
+        return;
+    }
+    job->fd = fd;
+    do
+        lay_out_without_gvl(job);
+    while (job->laid < 0 && job->err == EINTR && ++tries < TRIES);
 }
 
 /*
@@ -242,9 +257,11 @@ frames_read(VALUE self, VALUE file, VALUE wire, VALUE room, VALUE buffer)
     rb_str_set_len(buffer, 0);
     rb_str_modify_expand(buffer, (long)job.capacity);
     job.to = RSTRING_PTR(buffer);
-    if (!NIL_P(source)) job.fd = fcntl(hs_in_descriptor(source), F_DUPFD_CLOEXEC, 0);
-    if (!NIL_P(source) && job.fd < 0) rb_sys_fail("dup");
-    rb_ensure(lay_out, (VALUE)&job, close_file, (VALUE)&job);
+    if (NIL_P(source)) {
+        lay_out((VALUE)&job);
+    } else {
+        lay_out_from_file(&job, hs_in_descriptor(source));
+    }
     if (job.laid < 0) rb_syserr_fail(job.err, NULL);
     rb_str_set_len(buffer, (long)job.laid);
     RB_GC_GUARD(source);

@@ -11,6 +11,9 @@
 /* What one write takes of memory, a frame being two stretches or three. */
 enum { STRETCHES = 6 * 10 };
 
+/* So far apart are the boundaries at which a caller hears of memory, however slow the reader is. */
+static const off_t MILESTONE = 256 * 1024;
+
 /* A head up to here is copied in front of the first frame's prefix. */
 enum { HEAD_ROOM = 4 * 1024 };
 
@@ -93,7 +96,8 @@ hs_frames_in_place(const struct hs_transfer *t)
     struct iovec pieces[1 + STRETCHES];
     int count = add_head(t, pieces);
     off_t wire = position(t);
-    off_t end = hs_frames_reach(f, wire, hs_next_chunk(t));
+    off_t end = t->report ? hs_frames_milestone(f, wire, MILESTONE)
+                          : hs_frames_reach(f, wire, hs_next_chunk(t));
     size_t asked = t->head_length - t->head_sent;
 
     if (t->sent == t->length) return hs_send_head(t, false);

@@ -137,6 +137,16 @@ hs_frames_reach(const struct hs_frames *f, off_t wire, off_t limit)
     return boundary > wire ? boundary : end;
 }
 
+off_t
+hs_frames_milestone(const struct hs_frames *f, off_t wire, off_t apart)
+{
+    off_t total = hs_frames_wire_length(f);
+    off_t step = (apart / full_frame(f) + (apart < full_frame(f))) * full_frame(f);
+    off_t before = wire - wire % step;
+
+    return total - before <= step ? total : before + step;
+}
+
 /* Reads on until the pieces are full, or the file ends, or an error comes first. */
 static off_t
 read_all(hs_vector_reader *read, const void *in, struct iovec *pieces, int count, off_t offset,

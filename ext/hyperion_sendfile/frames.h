@@ -58,6 +58,9 @@ void hs_frames_stretch(const struct hs_frames *frames, off_t wire, struct hs_str
 /* Where a step ends: behind whole frames, or in a frame that is larger than the limit. */
 off_t hs_frames_reach(const struct hs_frames *frames, off_t wire, off_t limit);
 
+/* The next of those boundaries that are about so many bytes apart, wherever a step began. */
+off_t hs_frames_milestone(const struct hs_frames *frames, off_t wire, off_t apart);
+
 /* Of a file without a size (of /proc, a device) only a read tells. */
 enum hs_presence { HS_PRESENT, HS_ABSENT, HS_UNKNOWN };
 enum hs_presence hs_frames_in_file(const struct hs_frames *frames, int fd, off_t wire);

@@ -37,7 +37,7 @@ module Faults
               drain: [Errno::EAGAIN, Errno::EINTR], sendmsg: [Errno::EAGAIN, Errno::EINTR, :zero],
               pread: [Errno::EINTR], write: [Errno::EAGAIN, Errno::EINTR] }.freeze
 
-    Way = Struct.new(:name, :kind, :sizes, :splice, :source, :calls, :weight, keyword_init: true)
+    Way = Struct.new(:name, :kind, :sizes, :splice, :source, :calls, :frames, :weight, keyword_init: true)
     SMALL = 1..S::SMALL_FILE_THRESHOLD
     LARGE = (S::SMALL_FILE_THRESHOLD + 1)..700_000
     NATIVE = %i[tcp tcp tcp fd unix pipe].freeze
@@ -70,8 +70,25 @@ module Faults
        *[Way.new(name: :from_memory, kind:, sizes: 1..400_000, source: :stringio, calls: %i[sendmsg poll])] * 2]
     end.freeze
 
+    # Those of DATA frames of a size.
+    FRAMES_WAYS = [
+      *NATIVE.flat_map do |kind|
+        [*[Way.new(name: :frames, kind:, sizes: 1..700_000, frames: 16_384, calls: %i[pread sendmsg])] * 4,
+         *[Way.new(name: :large_frames, kind:, sizes: LARGE, frames: 70_000, calls: %i[sendfile sendmsg fstat])] * 4,
+         Way.new(name: :frames_of_memory, kind:, sizes: LARGE, frames: 16_384, source: :string, calls: %i[sendmsg]),
+         Way.new(name: :blocking_frames, kind:, sizes: LARGE, frames: 70_000, source: :blocking,
+                 calls: %i[pread sendmsg])]
+      end,
+      *%i[tls12 tls13].flat_map do |kind|
+        [16_384, 70_000].flat_map do |frames|
+          [Way.new(name: :tls_frames, kind:, sizes: 1..400_000, frames:, calls: %i[write preadv2 pread])] * 4
+        end
+      end,
+      *[Way.new(name: :frames, kind: :wrapper, sizes: 1..400_000, frames: 16_384, calls: %i[write pread])] * 4
+    ].freeze
+
     # By the name of a campaign.
-    WAYS_OF = { usual: WAYS, ktls: KERNEL_TLS_WAYS }.freeze
+    WAYS_OF = { usual: WAYS, ktls: KERNEL_TLS_WAYS, frames: FRAMES_WAYS }.freeze
 
     # A caller's own loop over a primitive stands beside the library's ways of waiting.
     WAITERS = (Waiters::ALL + %i[thread fiber_async own_copy own_small own_splice own_pipe]).freeze
@@ -130,7 +147,7 @@ module Faults
     def choose_transfer
       @way = pick(@ways)
       @waiter = pick(WAITERS)
-      @waiter = pick(Waiters::ALL) if own_loop && !(NATIVE.include?(way.kind) && way.source.nil?)
+      @waiter = pick(Waiters::ALL) if own_loop && !(NATIVE.include?(way.kind) && way.source.nil? && way.frames.nil?)
       @size = waiter == :own_small ? size_in(SMALL) : size_in(way.sizes)
       @offset = way.source == :stringio ? 0 : @random.rand(200_000)
       @head = pick([nil, nil, 1, 150, 150, 2_000, 30_000])&.then { |length| Random.new(seed).bytes(length) }

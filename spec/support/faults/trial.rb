@@ -124,15 +124,26 @@ module Faults
 
     def source
       return StringIO.new(payload(FILE).byteslice(0, @plan.size + 10)) if @plan.way.source == :stringio
+      return payload(FILE) if @plan.way.source == :string
 
       payload_file(FILE)
     end
 
     def facade(source)
+      return frames(source) if @plan.way.frames
+
       name = @plan.waiter.start_with?("blocking") ? :copy_to_socket_blocking : :copy_to_socket
       progress = ->(sent) { @totals << sent } if @plan.report
       S.public_send(name, @channel.out, source, @plan.offset, @plan.size, head: @plan.head, timeout: @plan.timeout,
                     &progress)
+    end
+
+    STREAM = 9
+
+    def frames(source)
+      progress = ->(sent) { @totals << sent } if @plan.report
+      S.copy_data_frames(@channel.out, source, @plan.offset, @plan.size, stream_id: STREAM, timeout: @plan.timeout,
+                         max_frame_size: @plan.way.frames, head: @plan.head, &progress)
     end
 
     # What somebody writes who brings a loop of their own, by the statuses alone.
@@ -191,7 +202,14 @@ module Faults
     end
 
     def expected
-      @expected ||= @plan.head.to_s.b + payload(FILE).byteslice(@plan.offset, @plan.size) + @more.to_s
+      @expected ||= @plan.head.to_s.b + region + @more.to_s
+    end
+
+    def region
+      content = payload(FILE).byteslice(@plan.offset, @plan.size)
+      return content unless @plan.way.frames
+
+      Http2Frames.expected(content, stream_id: STREAM, max_frame_size: @plan.way.frames)
     end
 
     def judge
@@ -231,6 +249,8 @@ module Faults
       unless expected.start_with?(@received)
         broken("#{@error.class} after wrong bytes: #{difference(expected.byteslice(0, @received.bytesize))}")
       end
+      return judge_frames(sent) if @plan.way.frames
+
       right = sent.zero? ? @received.bytesize <= @plan.head.to_s.bytesize : @received.bytesize == counted
       # Of a record, or of what somebody's own write was given, a part may be out and not counted.
       right ||= !exact? && @received.bytesize >= counted
@@ -238,6 +258,20 @@ module Faults
       right ||= @plan.kernel_tls? && @received.bytesize <= counted
       right ||= @plan.setback == :reset && @received.bytesize <= counted
       broken("#{@error.class} after #{sent}, but #{@received.bytesize} received (counted #{counted})") unless right
+    end
+
+    # The region's bytes among those received, and whether these end where a frame does.
+    def judge_frames(sent)
+      frames, rest = Http2Frames.parse(@received.byteslice(@plan.head.to_s.bytesize..).to_s)
+      received = frames.sum { |frame| frame.data.bytesize } + [rest.bytesize - 9, 0].max
+      torn = !rest.empty? || @received.bytesize.between?(1, @plan.head.to_s.bytesize - 1)
+      cut = @plan.setback == :reset && received <= sent
+      # Of a killed transfer the block has been told no more than whole frames.
+      right = exact? && @error ? received == sent : received >= sent
+      broken("#{@error.class} after #{sent}, but #{received} received") unless right || cut
+      return if @error.nil? || cut || @error.torn? == torn || (!exact? && @error.torn?)
+
+      broken("#{@error.class} says torn? #{@error.torn?}, and #{rest.bytesize} bytes of a frame were received")
     end
 
     def exact?
@@ -276,8 +310,14 @@ module Faults
 
     def judge_totals
       right = @totals == @totals.sort.uniq && @totals.all? { |total| total.between?(1, @plan.size) } &&
-              (@totals.last || 0) == (@said || @error&.bytes_sent || @totals.last.to_i)
+              (@totals.last || 0) == (@said || told_last)
       broken("the block was told #{@totals.last(5)} of #{@totals.size}") unless right
+    end
+
+    # Of frames the block is told when they are whole, and all it is told then is out.
+    def told_last
+      sent = @error&.bytes_sent || @totals.last.to_i
+      @plan.way.frames ? [@totals.last.to_i, sent].min : sent
     end
 
     # Neither spinning nor waiting beyond the limit.

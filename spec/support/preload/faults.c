@@ -48,7 +48,7 @@ enum call {
     CALLS
 };
 enum action { PASS, FAIL, SHORTEN, ZERO, DAWDLE_BEFORE, DAWDLE_AFTER, READY };
-enum { JOURNAL = 8192, CHOICES = 10, WATCHED = 4 };
+enum { JOURNAL = 8192, CHOICES = 10, WATCHED = 4, PIECES = 80 };
 
 /* One of the faults befalls this call, if the dice say so, after `skip` calls and at most `times` on end. */
 struct rule {
@@ -288,6 +288,17 @@ total(const struct iovec *iov, size_t count)
     return length;
 }
 
+/* For the rules it is a pread. */
+ssize_t
+preadv64(int fd, const struct iovec *iov, int count, off64_t offset)
+{
+    struct iovec trimmed[PIECES];
+    size_t length = total(iov, (size_t)count);
+
+    if (count > PIECES || !is_watched(fd)) return REAL(preadv64)(fd, iov, count, offset);
+    SUFFER(PREAD, 0, REAL(preadv64)(fd, trim(trimmed, iov, (size_t)count, length), count, offset));
+}
+
 /* For the rules it is a sendmsg, too. */
 ssize_t
 send(int fd, const void *bytes, size_t length, int flags)
@@ -299,12 +310,12 @@ send(int fd, const void *bytes, size_t length, int flags)
 ssize_t
 sendmsg(int fd, const struct msghdr *message, int flags)
 {
-    struct iovec iov[2];
+    struct iovec iov[PIECES];
     struct msghdr trimmed = *message;
     size_t count = message->msg_iovlen;
     size_t length = total(message->msg_iov, count);
 
-    if (count > 2 || !is_watched(fd)) return REAL(sendmsg)(fd, message, flags);
+    if (count > PIECES || !is_watched(fd)) return REAL(sendmsg)(fd, message, flags);
     trimmed.msg_iov = iov;
     SUFFER(SENDMSG, flags,
            (trim(iov, message->msg_iov, count, length), REAL(sendmsg)(fd, &trimmed, flags)));
@@ -313,10 +324,10 @@ sendmsg(int fd, const struct msghdr *message, int flags)
 ssize_t
 writev(int fd, const struct iovec *iov, int count)
 {
-    struct iovec trimmed[2];
+    struct iovec trimmed[PIECES];
     size_t length = total(iov, (size_t)count);
 
-    if (count > 2 || !is_watched(fd)) return REAL(writev)(fd, iov, count);
+    if (count > PIECES || !is_watched(fd)) return REAL(writev)(fd, iov, count);
     SUFFER(WRITE, 0, REAL(writev)(fd, trim(trimmed, iov, (size_t)count, length), count));
 }
 
@@ -439,7 +450,8 @@ getsockopt(int fd, int level, int option, void *value, socklen_t *size)
     size_t length = 0;
 
     /* Who encrypts is a question that no kernel answers wrongly, and there is no safe answer. */
-    if (level == SOL_TLS || !is_watched(fd)) return REAL(getsockopt)(fd, level, option, value, size);
+    if (level == SOL_TLS || !is_watched(fd))
+        return REAL(getsockopt)(fd, level, option, value, size);
     SUFFER(SOCKOPT, option, REAL(getsockopt)(fd, level, option, value, size));
 }
 

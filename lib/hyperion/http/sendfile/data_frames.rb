@@ -53,6 +53,9 @@ module Hyperion
           deliver_frames(transfer, out) unless transfer.complete?
           whole = true
           len
+        rescue Progress::Carrier => e
+          Progress.tell(e, 0, len, torn: false) unless Progress === e # it came before the first byte
+          raise
         ensure
           transfer&.frames&.release
           DataFrames::Cursors.give_back(transfer) if whole
