@@ -142,8 +142,8 @@ module Faults
 
     def frames(source)
       progress = ->(sent) { @totals << sent } if @plan.report
-      S.copy_data_frames(@channel.out, source, @plan.offset, @plan.size, stream_id: STREAM, timeout: @plan.timeout,
-                         max_frame_size: @plan.way.frames, head: @plan.head, &progress)
+      options = { stream_id: STREAM, max_frame_size: @plan.way.frames, head: @plan.head, timeout: @plan.timeout }
+      S.copy_data_frames(@channel.out, source, @plan.offset, @plan.size, **options, &progress)
     end
 
     # What somebody writes who brings a loop of their own, by the statuses alone.

@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
-# Carries out random plans of failing system calls: faults.rb COUNT [SEED [ktls or frames]]. Fails when one of them broke
-# something.
+# Carries out random plans of failing system calls: faults.rb COUNT [SEED [ktls or frames]]. Fails when one of them
+# broke something.
 
 require "spec_helper"
 
