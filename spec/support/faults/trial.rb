@@ -14,6 +14,7 @@ module Faults
     LIMIT = 8 # seconds, for what has no timeout of its own
     LATE = 3 # seconds after its timeout
     CPU = 2.0 # seconds
+    STREAM = 9 # of DATA frames
     TRUNCATING = %i[sendfile fill pread].freeze
 
     # How often a fault befell a call.
@@ -137,8 +138,6 @@ module Faults
       S.public_send(name, @channel.out, source, @plan.offset, @plan.size, head: @plan.head, timeout: @plan.timeout,
                     &progress)
     end
-
-    STREAM = 9
 
     def frames(source)
       progress = ->(sent) { @totals << sent } if @plan.report
