@@ -6,10 +6,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <unistd.h>
 
 /* What is read, and sent, at a time. Found by bench/frames.rb. */
 static const size_t AT_ONCE = 256 * 1024;
+
+/* Bytes of a frame for which no other way is cheaper. */
+static const long SMALL_FRAME = 16 * 1024;
 
 /* Of a read that is interrupted every time. */
 static const int TRIES = 100;
@@ -140,6 +144,42 @@ frames_set(int argc, VALUE *argv, VALUE self)
     region->memory = argv[0];
     find_memory(region);
     return self;
+}
+
+/* Whether it is one of the integers, and none of those is beyond what a long can say. */
+static bool
+between(VALUE value, long least, long most)
+{
+    return FIXNUM_P(value) && FIX2LONG(value) >= least && FIX2LONG(value) <= most;
+}
+
+/*
+ * frames.set_small(source, offset, len, stream_id, max_frame_size, end_stream) -> true or false
+ *
+ * As set, for a region of an IO that is read at once, in small frames without padding. false: it is another, or
+ * an argument is wrong, and nothing is set.
+ */
+static VALUE
+frames_set_small(VALUE self, VALUE source, VALUE offset, VALUE len, VALUE stream_id,
+                 VALUE max_frame_size, VALUE end_stream)
+{
+    struct region *region = region_of(self);
+    struct hs_frames f = {.capacity = AT_ONCE, .end_stream = RTEST(end_stream)};
+
+    if (!RB_TYPE_P(source, T_FILE) || !between(len, 1, (long)AT_ONCE) ||
+        !between(offset, 0, LONG_MAX - FIX2LONG(len)) || !between(stream_id, 1, INT32_MAX) ||
+        !between(max_frame_size, HS_FRAME_MIN, SMALL_FRAME)) {
+        return Qfalse;
+    }
+    f.offset = FIX2LONG(offset);
+    f.length = FIX2LONG(len);
+    f.stream_id = (uint32_t)FIX2LONG(stream_id);
+    f.payload = (uint32_t)FIX2LONG(max_frame_size);
+    if (hs_frames_wire_length(&f) > (off_t)AT_ONCE) return Qfalse;
+
+    let_go(region);
+    region->frames = f;
+    return Qtrue;
 }
 
 /* frames.wire_length -> bytes of all frames */
@@ -285,6 +325,7 @@ hs_init_frames(VALUE mNative)
     rb_define_singleton_method(cFrames, "new", frames_new, 0);
     rb_define_singleton_method(cFrames, "buffers?", frames_buffers_p, 0);
     rb_define_method(cFrames, "set", frames_set, -1);
+    rb_define_method(cFrames, "set_small", frames_set_small, 6);
     rb_define_method(cFrames, "wire_length", frames_wire_length, 0);
     rb_define_method(cFrames, "region", frames_region, 1);
     rb_define_method(cFrames, "boundary?", frames_boundary_p, 1);

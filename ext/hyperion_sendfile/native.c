@@ -232,6 +232,40 @@ native_copy_at_once(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len, VA
     return ID2SYM(id_turn);
 }
 
+/*
+ * Native.frames_at_once(frames, out, in, head, timeout) -> true, bytes, or nil
+ *
+ * What copy_data_frames does for a few frames of a file that is in the page cache, to an IO: one attempt, as of
+ * transfer. true: all is out; bytes: as many of head and wire are, and frames knows what is left; nil: this is not
+ * the case it is for, and nothing was sent.
+ */
+static VALUE
+native_frames_at_once(VALUE self, VALUE frames, VALUE out, VALUE in, VALUE head, VALUE timeout)
+{
+    struct hs_call call;
+    struct hs_transfer *t = &call.transfer;
+    struct hs_frames *f = hs_frames_to_send(frames);
+
+    (void)self;
+    if (!plain(out, in, LONG2FIX(0), timeout) || !(NIL_P(head) || RB_TYPE_P(head, T_STRING)) ||
+        would_stall_loop(in, OFFT2NUM(f->offset), OFFT2NUM(f->length))) {
+        return Qnil;
+    }
+    call = hs_call_on(out, in);
+    t->frames = f;
+    t->method = hs_frames_buffered;
+    head = hs_set_head(t, head, NULL, 0);
+    t->length = hs_frames_wire_length(f);
+    t->in_fd = hs_in_descriptor(in);
+    t->out_fd = hs_out_descriptor(out);
+
+    hs_call_run(&call);
+    hs_raise_if_failed(&call);
+    RB_GC_GUARD(head);
+    RB_GC_GUARD(frames);
+    return t->status == HS_DONE ? Qtrue : OFFT2NUM((off_t)t->head_sent + t->sent);
+}
+
 /* Native.push(io) -> nil: sends what Nagle's algorithm holds back */
 static VALUE
 native_push(VALUE self, VALUE io)
@@ -441,6 +475,7 @@ hs_init_native(VALUE mSendfile)
 
     rb_define_singleton_method(mNative, "transfer", native_transfer, -1);
     rb_define_singleton_method(mNative, "copy_at_once", native_copy_at_once, 6);
+    rb_define_singleton_method(mNative, "frames_at_once", native_frames_at_once, 5);
     rb_define_singleton_method(mNative, "plain?", native_plain_p, 6);
     rb_define_singleton_method(mNative, "wait", native_wait, 3);
     rb_define_singleton_method(mNative, "regular_size", native_regular_size, 1);

@@ -42,20 +42,20 @@ module Hyperion
         # @see https://www.rfc-editor.org/rfc/rfc9113#section-6.1 RFC 9113, 6.1
         def copy_data_frames(out, source, offset, len, stream_id:, max_frame_size: DATA_FRAME_SIZE, end_stream: true,
                              padding: 0, head: nil, timeout: :io, &progress)
-          kind = Arguments.check_frames(out, source, offset, len, stream_id, max_frame_size, padding, head, timeout)
-          file = DataFrames.file(source)
-          memory = DataFrames.memory(source, offset, len)
-          timeout = own_timeout(out) if timeout == :io
-          transfer = DataFrames::Cursors.take(kind == :ktls)
-          transfer.frames.set(memory, offset, len, stream_id, max_frame_size, padding, end_stream)
-          transfer.set(out, file, offset, head, timeout, progress)
-          transfer.native = kind == :ktls || (EXTENSION && (IO === out || Integer === out))
-          deliver_frames(transfer, out) unless transfer.complete?
+          transfer = DataFrames::Cursors.take
+          if progress.nil? && padding.eql?(0) &&
+             transfer.frames.set_small(source, offset, len, stream_id, max_frame_size, end_stream)
+            moved = frames_at_once(transfer.frames, out, source, len, head, timeout)
+          end
+          unless moved == true
+            kind = Arguments.check_frames(out, source, offset, len, stream_id, max_frame_size, padding, head, timeout)
+            memory = DataFrames.memory(source, offset, len)
+            transfer = DataFrames::KtlsTransfer.new if kind == :ktls
+            transfer.frames.set(memory, offset, len, stream_id, max_frame_size, padding, end_stream) unless moved
+            deliver_frames(transfer, kind, moved, out, source, offset, head, timeout, progress)
+          end
           whole = true
           len
-        rescue Progress::Carrier => e
-          Progress.tell(e, 0, len, torn: false) unless Progress === e # it came before the first byte
-          raise
         ensure
           transfer&.frames&.release
           DataFrames::Cursors.give_back(transfer) if whole
@@ -81,7 +81,27 @@ module Hyperion
 
         private
 
-        def deliver_frames(transfer, out)
+        # A few frames of a file, which is what a server with many streams sends most: one call and no object.
+        #
+        # @return [true, Integer, nil] as {Native.frames_at_once}
+        def frames_at_once(frames, out, source, len, head, timeout)
+          moved = Native.frames_at_once(frames, out, source, head, timeout)
+          Stats.response(:frames, len, true, nil) if moved == true
+          moved
+        rescue SystemCallError, IOError => e
+          raise Progress.tell(e, 0, len, torn: false)
+        end
+
+        # @param moved [Integer, nil] bytes of head and wire that are out already
+        def deliver_frames(transfer, kind, moved, out, source, offset, head, timeout, progress)
+          timeout = own_timeout(out) if timeout == :io
+          transfer.set(out, DataFrames.file(source), offset, head, timeout, progress)
+          transfer.native = kind == :ktls || (EXTENSION && (IO === out || Integer === out))
+          transfer.advance_through_head(moved) if moved
+          run_frames(transfer, out) unless transfer.complete?
+        end
+
+        def run_frames(transfer, out)
           waiter = Waiters.current
           flush(out, transfer, waiter)
           transfer.guarded(waiter) { DataFrames.run(transfer, waiter) }
@@ -173,9 +193,7 @@ module Hyperion
           SPARE = 16 # for one thread, whose fibers may be in as many calls
           private_constant :KEY, :SPARE
 
-          def self.take(ktls)
-            return KtlsTransfer.new if ktls
-
+          def self.take
             Thread.current.thread_variable_get(KEY)&.pop || Transfer.new
           end
 

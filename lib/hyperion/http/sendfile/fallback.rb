@@ -98,6 +98,11 @@ module Hyperion
           # @return [Integer] bytes of the region in a full frame
           attr_reader :payload
 
+          # There is no shorter way here.
+          def set_small(*)
+            false
+          end
+
           # @param memory [String, nil] nil: a file, which is given to {read}
           def self.buffers?
             false
