@@ -23,6 +23,16 @@ position(const struct hs_transfer *t)
     return t->offset + t->sent;
 }
 
+/* What is laid out at once: whoever hears of boundaries hears of one in each buffer. */
+static size_t
+room(const struct hs_transfer *t)
+{
+    const struct hs_frames *f = t->frames;
+    off_t left = hs_frames_milestone(f, position(t), (off_t)f->capacity) - position(t);
+
+    return t->report && left < (off_t)f->capacity ? (size_t)left : f->capacity;
+}
+
 /* Makes the buffer hold what comes next. 1: it does; 0: the file has ended; -1: errno. */
 static int
 fill(const struct hs_transfer *t)
@@ -33,7 +43,7 @@ fill(const struct hs_transfer *t)
 
     if (f->first < f->last && f->at == wire) return 1;
     f->first = f->last = 0;
-    laid = hs_frames_lay_out(f, t->in_fd, wire, f->buffer, f->capacity, hs_read_vector, &t->in_fd);
+    laid = hs_frames_lay_out(f, t->in_fd, wire, f->buffer, room(t), hs_read_vector, &t->in_fd);
     if (laid <= 0) return (int)laid;
     f->last = (size_t)laid;
     f->at = wire;
