@@ -142,8 +142,9 @@ module Hyperion
         #
         # @return [Hash{Symbol=>Hash, Integer}] `responses` (those sent whole) and `bytes` (of regions,
         #   those of failed responses too), each by route (:small, :sendfile, :splice, :memory, :ktls,
-        #   :tls_userspace, :userspace, and :frames, DATA frames to plain descriptors); `waits` (for room in a socket that took nothing; a fiber comes to
-        #   that rarely, since it waits after what was taken in part, too, which is not counted),
+        #   :tls_userspace, :userspace, and :frames, DATA frames to plain descriptors); `waits` (for room in
+        #   a socket that took nothing; a fiber comes to that rarely, since it waits after what was taken in
+        #   part, too, which is not counted),
         #   `fallbacks` (to another route, because the kernel would not go on by this one), `timeouts`,
         #   `truncations`
         def stats
