@@ -233,11 +233,12 @@ native_copy_at_once(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len, VA
 }
 
 /*
- * Native.frames_at_once(frames, out, in, head, timeout) -> true, bytes, or nil
+ * Native.frames_at_once(frames, out, in, head, timeout) { |bytes, head_bytes| } -> true, bytes, or nil
  *
  * What copy_data_frames does for a few frames of a file that is in the page cache, to an IO: one attempt, as of
  * transfer. true: all is out; bytes: as many of head and wire are, and frames knows what is left; nil: this is not
- * the case it is for, and nothing was sent.
+ * the case it is for, and nothing was sent. The block gets what is out of both, where another thread may interrupt
+ * this one.
  */
 static VALUE
 native_frames_at_once(VALUE self, VALUE frames, VALUE out, VALUE in, VALUE head, VALUE timeout)
@@ -258,6 +259,7 @@ native_frames_at_once(VALUE self, VALUE frames, VALUE out, VALUE in, VALUE head,
     t->length = hs_frames_wire_length(f);
     t->in_fd = hs_in_descriptor(in);
     t->out_fd = hs_out_descriptor(out);
+    call.yield_counts = !rb_thread_alone(); /* who else would close out, or interrupt this one? */
 
     hs_call_run(&call);
     hs_raise_if_failed(&call);

@@ -56,6 +56,10 @@ module Hyperion
           end
           whole = true
           len
+        rescue Progress::Carrier => e
+          raise if Progress === e
+
+          raise Progress.tell(e, 0, len, torn: false) # it came before the first byte
         ensure
           transfer&.frames&.release
           DataFrames::Cursors.give_back(transfer) if whole
@@ -85,11 +89,16 @@ module Hyperion
         #
         # @return [true, Integer, nil] as {Native.frames_at_once}
         def frames_at_once(frames, out, source, len, head, timeout)
-          moved = Native.frames_at_once(frames, out, source, head, timeout)
+          sent = of_head = 0
+          moved = Native.frames_at_once(frames, out, source, head, timeout) do |bytes, head_bytes|
+            sent = bytes
+            of_head = head_bytes
+          end
           Stats.response(:frames, len, true, nil) if moved == true
           moved
         rescue SystemCallError, IOError => e
-          raise Progress.tell(e, 0, len, torn: false)
+          torn = !frames.boundary?(sent) || (of_head.positive? && of_head < head.bytesize)
+          raise Progress.tell(e, frames.region(sent), len, torn: torn)
         end
 
         # @param moved [Integer, nil] bytes of head and wire that are out already
