@@ -9,7 +9,7 @@ require_relative "every_route"
 class Nibbler
   EVERY = 0.2
 
-  attr_reader :bites, :received
+  attr_reader :bites
 
   def initialize(peer, at_a_time)
     @peer = peer
@@ -17,6 +17,11 @@ class Nibbler
     @received = +"".b
     @thread = Thread.new { nibble(at_a_time) }
     Cleanup.later { @thread.kill.join }
+  end
+
+  # So far; more is on its way.
+  def received
+    @received.dup
   end
 
   private
@@ -147,7 +152,8 @@ RSpec.describe Hyperion::Http::Sendfile::TimeoutError do
       end
       expect(ended.map { |route, waiter, sender| "#{route} by #{waiter}: #{sender.value.first}" }).to be_empty
       under_way.each do |route, _, _, nibbler|
-        expect(nibbler.received).to be_payload(payload(route.bytes).byteslice(0, nibbler.received.bytesize))
+        received = nibbler.received
+        expect(received).to be_payload(payload(route.bytes).byteslice(0, received.bytesize))
       end
     end
 
