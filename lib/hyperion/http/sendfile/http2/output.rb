@@ -45,7 +45,7 @@ module Hyperion
             @body = body
             @file = regions.file
             @segments = regions.segments
-            @index = @sent = 0
+            @index = @sent = @length = 0
             @left = @total = regions.bytesize
             @trailer = trailer
             @timeout = regions.timeout

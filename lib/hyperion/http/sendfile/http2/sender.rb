@@ -8,12 +8,15 @@ module Hyperion
         # One task for all outputs of a connection, since what they wait for is the same socket and, often, the same
         # window. Whoever else writes to the connection does so between turns.
         class Sender
-          # Bytes of a turn where others have something to send, too, and where nobody has.
-          TURN = 64 * 1024
-          ALONE = 240 * 1024
+          # Frames of a turn where others have something to send, too, and where nobody has: of the smallest size that
+          # a client may set a limit to, which all do.
+          TURN = 4
+          ALONE = 15
+          FRAME = 16_384
+          HEADER = 9
           # How often within its timeout it is looked whether an output has room.
           LOOKS = 4
-          private_constant :TURN, :ALONE, :LOOKS
+          private_constant :TURN, :ALONE, :FRAME, :HEADER, :LOOKS
 
           # @param connection [Server]
           # @param parent [Async::Task] the connection's
@@ -21,7 +24,12 @@ module Hyperion
             @connection = connection
             @parent = parent
             @outputs = []
+            @unbroken = 0
             @look = Float::INFINITY
+            # Where it is encrypted, frames with their headers fill whole records, which are as large.
+            frame = connection.encrypted? ? FRAME - HEADER : FRAME
+            @turn = TURN * frame
+            @alone = ALONE * frame
           end
 
           # Sends what the output has, from now on.
@@ -77,14 +85,23 @@ module Hyperion
           end
 
           def serve(task, output)
-            output.take_turn(task, contended? ? TURN : ALONE)
+            output.take_turn(task, contended? ? @turn : @alone)
             output.over? ? over(output) : @outputs << output
-            Fiber.scheduler.yield
+            let_others_run(output.length)
           rescue StandardError => e
             give_up(task, output, e)
           rescue Async::Stop
             over(output)
             raise
+          end
+
+          # Those that wait to write need not be let; the reader does.
+          def let_others_run(bytes)
+            @unbroken += bytes
+            return if @unbroken < @alone
+
+            @unbroken = 0
+            Fiber.scheduler.yield
           end
 
           def contended?

@@ -22,6 +22,7 @@ module Hyperion
           # @param timeout [Numeric, nil]
           def initialize(stream, timeout)
             super(stream)
+            push_every_write
             @timeout = timeout
             @sender = Sender.new(self, Async::Task.current)
             @ordinary = {}.compare_by_identity
@@ -34,7 +35,12 @@ module Hyperion
 
           # @return [Boolean] whether frames may be written to what is below the stream
           def direct?
-            BasicSocket === @stream.io || Sendfile.tls?(@stream.io)
+            BasicSocket === @stream.io || encrypted?
+          end
+
+          # @return [Boolean] whether by OpenSSL
+          def encrypted?
+            Sendfile.tls?(@stream.io)
           end
 
           # Where a {FileBody} goes, for {ServerSocket}; it never writes there itself.
@@ -106,6 +112,16 @@ module Hyperion
             @stream.io.to_io.shutdown
           rescue SystemCallError, IOError
             nil # it has ended
+          end
+
+          private
+
+          # What is written is whole frames, that nothing may hold back.
+          def push_every_write
+            socket = @stream.io.to_io
+            socket.setsockopt(:TCP, :NODELAY, true) if BasicSocket === socket && socket.local_address.ip?
+          rescue SystemCallError
+            nil # it has ended, which the reader finds out
           end
         end
         private_constant :Server
