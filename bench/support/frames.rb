@@ -21,7 +21,7 @@ module Bench
       @socket.setsockopt(:TCP, :NODELAY, true)
       @buffer = String.new(capacity: BUFFER)
       @position = @skip = 0
-      @header = "".b
+      @taken = "".b
       @next_id = 1
       @received = Hash.new(0)
       @socket.write(PREFACE, frame(4, 0, 0, [4, LARGEST].pack("nN")), frame(8, 0, 0, [LARGEST - 65_535].pack("N")))
@@ -65,6 +65,19 @@ module Bench
       wait(request(path))
     end
 
+    # @return [String] of a response that is one frame, or two, the second of them empty
+    def ask(path)
+      id = request(path)
+      body = nil
+      loop do
+        high, low, type, flags, stream = next_frame.unpack("CnCCN")
+        length = (high << 16) | low
+        body = take(length).dup if type.zero? && stream == id && length.positive?
+        @skip = length unless type.zero? && stream == id
+        return body if stream == id && flags.anybits?(END_STREAM)
+      end
+    end
+
     def close
       @socket.close
     end
@@ -76,8 +89,13 @@ module Bench
     end
 
     def next_frame
-      header = @header.clear
-      while header.bytesize < HEADER
+      take(HEADER)
+    end
+
+    # That many bytes, after those to be skipped.
+    def take(length)
+      @taken.clear
+      while @taken.bytesize < length
         left = @buffer.bytesize - @position
         if @skip >= left
           @skip -= left
@@ -85,12 +103,12 @@ module Bench
         else
           @position += @skip
           @skip = 0
-          taken = [HEADER - header.bytesize, @buffer.bytesize - @position].min
-          header << @buffer.byteslice(@position, taken)
-          @position += taken
+          piece = [length - @taken.bytesize, @buffer.bytesize - @position].min
+          @taken << @buffer.byteslice(@position, piece)
+          @position += piece
         end
       end
-      header
+      @taken
     end
 
     def fill

@@ -1,0 +1,50 @@
+# frozen_string_literal: true
+
+# The files of a folder by HTTP/2, and how many objects the process has made.
+#
+#   ruby -Ilib bench/http2/server.rb PROTOCOL SCHEME PORT ROOT
+
+require "bundler/setup"
+require "async/http/endpoint"
+require "async/http/server"
+require "io/stream"
+require "openssl"
+require "protocol/rack"
+require "hyperion/http/sendfile/http2"
+require_relative "../support/pacing"
+
+protocol, scheme, port, root = ARGV
+files = Hyperion::Http::Sendfile::Files.new(root)
+app = lambda do |env|
+  next files.call(env) unless env["PATH_INFO"] == "/objects"
+
+  [200, {}, [GC.stat(:total_allocated_objects).to_s]]
+end
+
+if scheme == "https"
+  key = OpenSSL::PKey::EC.generate("prime256v1")
+  certificate = OpenSSL::X509::Certificate.new
+  certificate.subject = certificate.issuer = OpenSSL::X509::Name.parse("/CN=localhost")
+  certificate.public_key = key
+  certificate.serial = 1
+  certificate.version = 2
+  certificate.not_before = Time.now - 60
+  certificate.not_after = Time.now + 86_400
+  certificate.sign(key, "SHA256")
+  context = OpenSSL::SSL::SSLContext.new
+  context.add_certificate(certificate, key)
+  context.alpn_select_cb = ->(names) { names.include?("h2") ? "h2" : nil }
+end
+
+# Each connection without pacing, which it has from its listener.
+Socket.prepend(Module.new do
+  def listen(*)
+    Bench::Pacing.off(self)
+    super
+  end
+end)
+
+endpoint = Async::HTTP::Endpoint.parse("#{scheme}://127.0.0.1:#{port}", protocol: Object.const_get(protocol),
+                                                                        ssl_context: context)
+trap(:TERM) { exit!(0) }
+Sync { Async::HTTP::Server.new(Protocol::Rack::Adapter.new(app), endpoint).run.wait }
