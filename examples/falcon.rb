@@ -12,7 +12,7 @@ service "files" do
   root Dir.pwd
   url "http://127.0.0.1:#{ENV.fetch("PORT", "9292")}"
 
-  # HTTP/1 goes by sendfile, HTTP/2 by async-http's own means. Not for https, which has nothing to gain.
+  # HTTP/1 goes by sendfile, and HTTP/2 by DATA frames of the file, over https too.
   endpoint_options({ reuse_address: true, protocol: Hyperion::Http::Sendfile::Falcon })
 
   # Without Falcon's compression, which would give text other bytes under the same etag.

@@ -15,8 +15,8 @@ module Hyperion
       # - answers to HEAD, those without a body, with a transfer coding, or that hijack the connection,
       # - bodies in the wrapping of Rack::Lint, or of anything that does not pass calls on,
       # - files whose size is not what the headers say,
-      # - connections to which a body may not write: encrypted ones, and those of a server that is not known in this
-      #   version, or a Falcon without {Falcon}.
+      # - connections to which a body may not write: encrypted ones but by {HTTP2}, and those of a server that is not
+      #   known in this version, or a Falcon without {Falcon}.
       #
       # It belongs outermost, so that nothing changes the body behind it: first in config.ru, and by
       # `config.middleware.insert_before 0` in Rails. A body that is changed all the same, by compression say, sees to
