@@ -135,16 +135,19 @@ struct lead {
 
 /*
  * The next payload with what goes ahead of it. A prefix is a promise, which is not given before the file is
- * seen to have what it speaks of. False: it hasn't, or doesn't tell.
+ * seen to have what it speaks of. False: it hasn't, or doesn't tell; or a boundary comes first that somebody
+ * hears of, behind padding.
  */
 static bool
-next_payload(const struct hs_transfer *t, off_t wire, struct lead *lead, struct hs_stretch *s,
+next_payload(const struct hs_transfer *t, struct lead *lead, struct hs_stretch *s,
              enum hs_presence *presence)
 {
     const struct hs_frames *f = t->frames;
+    off_t start = position(t);
 
-    for (; wire < t->offset + t->length; wire += s->length) {
+    for (off_t wire = start; wire < t->offset + t->length; wire += s->length) {
         if (hs_frames_at_boundary(f, wire)) {
+            if (t->report && wire > start) return false;
             *presence = hs_frames_in_file(f, t->in_fd, wire);
             if (*presence != HS_PRESENT) return false;
         }
@@ -165,11 +168,10 @@ send_payload(const struct hs_transfer *t, off_t *asked)
     struct lead lead = {.length = head_left};
     enum hs_presence presence = HS_PRESENT;
     struct hs_stretch s = {.length = 0};
-    off_t wire = position(t);
     bool found;
 
     memcpy(lead.bytes, t->head + t->head_sent, head_left);
-    found = next_payload(t, wire, &lead, &s, &presence);
+    found = next_payload(t, &lead, &s, &presence);
     one.offset = t->frames->offset + s.region;
     one.length = found ? s.length : 0;
     one.sent = 0;
@@ -212,7 +214,8 @@ hs_frames_sendfile(const struct hs_transfer *t)
         rest.sent += one.body;
         moved.err = one.err;
         moved.refused = one.refused;
-    } while (done == asked && done > 0 && moved.err == 0 && position(&rest) < end && !t->report);
+    } while (done == asked && done > 0 && moved.err == 0 && position(&rest) < end &&
+             !(t->report && hs_frames_at_boundary(t->frames, position(&rest))));
     moved.head = rest.head_sent - t->head_sent;
     moved.body = rest.sent - t->sent;
     return moved;

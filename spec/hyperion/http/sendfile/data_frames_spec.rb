@@ -57,6 +57,19 @@ RSpec.describe Hyperion::Http::Sendfile, ".copy_data_frames" do
         end
       end
 
+      it "tells of the boundary behind each large frame, padded or not" do
+        max = 65_536
+        [0, 255].each do |padding|
+          room = padding.zero? ? max : max - 1 - padding
+          totals = []
+          deliver(:tcp, source_of(source, large), 0, large, max_frame_size: max, padding: padding) do |sent|
+            totals << sent
+          end
+          expect(totals.map { |sent| sent % room }[0..-2].uniq).to eq([0])
+          expect(totals.each_cons(2).map { |before, after| after - before }.max).to be <= 262_144
+        end
+      end
+
       it "writes frames that a parser reads" do
         received, = deliver(:tcp, source_of(source, large), 3, 100_000, padding: 3)
         frames, rest = Http2Frames.parse(received)
