@@ -2,6 +2,7 @@
 
 # A client that sees every frame, and does with windows and streams what it is told. It raises when the server breaks
 # the framing, or sends more than a window allows (RFC 9113, sections 4 to 6).
+require "openssl"
 require "protocol/hpack"
 
 class FramesClient
@@ -107,10 +108,12 @@ class FramesClient
   end
 
   # Reads all that still comes, until the connection ends.
+  #
+  # @return [Boolean] whether that was between two frames
   def drain
     loop { receive_frame }
   rescue EOFError, Errno::ECONNRESET, OpenSSL::SSL::SSLError
-    raise Broken, "the connection ended inside a frame: #{@received.bytesize} bytes" unless @received.empty?
+    @received.empty?
   end
 
   def grant(size, id = 0)

@@ -24,7 +24,7 @@ module Hyperion
         # What {Server} stands on, in the versions whose source was read.
         KNOWN = AsyncHTTP.known?({
                                    Async::HTTP::VERSION => ["~> 0.88.0"],
-                                   ::Protocol::HTTP::VERSION => ["~> 0.49"],
+                                   ::Protocol::HTTP::VERSION => ["~> 0.49.0"],
                                    ::Protocol::HTTP2::VERSION => ["~> 0.22.1"],
                                    ::IO::Stream::VERSION => ["~> 0.6.0"]
                                  })
