@@ -48,7 +48,9 @@ module Hyperion
             moved = frames_at_once(transfer.frames, out, source, len, head, timeout)
           end
           unless moved == true
-            kind = Arguments.check_frames(out, source, offset, len, stream_id, max_frame_size, padding, head, timeout)
+            unless moved
+              kind = Arguments.check_frames(out, source, offset, len, stream_id, max_frame_size, padding, head, timeout)
+            end
             memory = DataFrames.memory(source, offset, len)
             transfer = DataFrames::KtlsTransfer.new if kind == :ktls
             transfer.frames.set(memory, offset, len, stream_id, max_frame_size, padding, end_stream) unless moved
@@ -57,12 +59,9 @@ module Hyperion
           whole = true
           len
         rescue Progress::Carrier => e
-          raise if Progress === e
-
-          raise Progress.tell(e, 0, len, torn: false) # it came before the first byte
+          raise Progress === e ? e : Progress.tell(e, 0, len, torn: false) # it came before the first byte
         ensure
-          transfer&.frames&.release
-          DataFrames::Cursors.give_back(transfer) if whole
+          DataFrames::Cursors.give_back(transfer, whole) if transfer
         end
 
         # How many bytes of the flow-control windows a region takes: padding counts (RFC 9113, 6.9.1).
@@ -96,6 +95,8 @@ module Hyperion
           end
           Stats.response(:frames, len, true, nil) if moved == true
           moved
+        rescue Errno::ESPIPE
+          nil # it is no file, as is said elsewhere
         rescue SystemCallError, IOError => e
           torn = !frames.boundary?(sent) || (of_head.positive? && of_head < head.bytesize)
           raise Progress.tell(e, frames.region(sent), len, torn: torn)
@@ -104,7 +105,8 @@ module Hyperion
         # @param moved [Integer, nil] bytes of head and wire that are out already
         def deliver_frames(transfer, kind, moved, out, source, offset, head, timeout, progress)
           timeout = own_timeout(out) if timeout == :io
-          transfer.set(out, DataFrames.file(source), offset, head, timeout, progress)
+          # Of a file that bytes have come from nothing is asked: another thread may have closed it.
+          transfer.set(out, moved ? source : DataFrames.file(source), offset, head, timeout, progress)
           transfer.native = kind == :ktls || (EXTENSION && (IO === out || Integer === out))
           transfer.advance_through_head(moved) if moved
           run_frames(transfer, out) unless transfer.complete?
@@ -206,9 +208,10 @@ module Hyperion
             Thread.current.thread_variable_get(KEY)&.pop || Transfer.new
           end
 
-          # Only after success: of another, something may still be under way.
-          def self.give_back(transfer)
-            return if transfer.ktls?
+          # To be used again only after success: of another, something may still be under way.
+          def self.give_back(transfer, whole)
+            transfer.frames.release
+            return if transfer.ktls? || !whole
 
             spare = Thread.current.thread_variable_get(KEY)
             Thread.current.thread_variable_set(KEY, spare = []) unless spare

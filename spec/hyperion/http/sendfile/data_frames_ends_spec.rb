@@ -215,6 +215,23 @@ RSpec.describe Hyperion::Http::Sendfile, ".copy_data_frames midway" do
     expect(seen.call.count { |seconds| seconds > 0.035 }).to be < 3
   end
 
+  # Ruby lets other threads run while an attempt is made.
+  it "tells what was sent where another thread closes the file as the first attempt ends", needs: :extension do
+    native = S.const_get(:Native)
+    file = payload_file(size)
+    allow(native).to receive(:frames_at_once).and_wrap_original do |original, *arguments, &block|
+      original.call(*arguments, &block).tap { file.close }
+    end
+    channel = channel(:tcp, small: true)
+    reader = channel.read(:stalled)
+    error = start_frames(:thread, channel.out, file, 0, 200_000).error
+    reader.go(:greedy)
+    frames, rest = received(channel, reader)
+    expect(error).to be_a(IOError)
+    expect(error.bytes_sent).to be_positive
+    expect_told(error, frames, rest)
+  end
+
   it "has whole frames of #{whole} bytes to speak of" do
     expect(payload(size).bytesize / small_frames * small_frames).to eq(whole)
   end

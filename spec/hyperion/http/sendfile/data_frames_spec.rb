@@ -182,7 +182,9 @@ RSpec.describe Hyperion::Http::Sendfile, ".copy_data_frames" do
 
     it "raises for a pipe" do
       pipe = IO.pipe.each { |io| Cleanup.close(io) }.first
-      expect { S.copy_data_frames(StringIO.new, pipe, 0, 1, stream_id: 1) }.to raise_error(TypeError)
+      [StringIO.new, channel(:tcp).out].each do |out|
+        expect { S.copy_data_frames(out, pipe, 0, 1, stream_id: 1, head: "h") }.to raise_error(TypeError)
+      end
     end
 
     it "raises for a closed file or destination" do
