@@ -41,7 +41,7 @@ module Hyperion
             @task ? wake : @parent.async(transient: true) { |task| run(task) }
           end
 
-          # Sends no more of the output; a turn that it is having ends with the next frame.
+          # Sends no more of the output; a turn that it is having comes to its end.
           #
           # @param output [Output]
           def drop(output)
@@ -70,7 +70,10 @@ module Hyperion
             loop do
               give_up_starved(task)
               output = next_output
-              output ? serve(task, output) : wait
+              next wait unless output
+
+              serve(task, output)
+              let_others_run(output.length)
             end
           ensure
             @task = nil
@@ -87,7 +90,6 @@ module Hyperion
           def serve(task, output)
             output.take_turn(task, contended? ? @turn : @alone)
             output.over? ? over(output) : @outputs << output
-            let_others_run(output.length)
           rescue StandardError => e
             give_up(task, output, e)
           rescue Async::Stop
@@ -119,7 +121,7 @@ module Hyperion
             return if (time = now) < @look
 
             timeouts = @outputs.filter_map(&:timeout)
-            @look = timeouts.empty? ? Float::INFINITY : time + (timeouts.min / LOOKS)
+            @look = timeouts.empty? ? Float::INFINITY : time + timeouts.min.fdiv(LOOKS)
             @outputs.select { |output| output.starved?(time) }.each do |output|
               give_up(task, output, output.timed_out) if @outputs.delete(output)
             end
@@ -132,7 +134,7 @@ module Hyperion
 
             Console.warn(self, "A response could not be sent.", exception: error)
             task.with_timeout(output.timeout || HTTP2::TIMEOUT) { output.reset }
-          rescue Async::TimeoutError, SystemCallError, IOError
+          rescue Async::TimeoutError, Progress::Carrier
             @connection.shut_down
           end
 

@@ -16,7 +16,7 @@ module Hyperion
         # Bytes that the server gets at a time.
         CHUNK = 64 * 1024
 
-        # @return [File] open until {#close}
+        # @return [File, nil] open until {#close}; nil: there are Strings only
         attr_reader :file
 
         # @return [Array<String, Array(Integer, Integer)>] in the order in which they are sent: Strings as they
@@ -29,7 +29,7 @@ module Hyperion
         # @return [Numeric, nil] seconds without a byte before TimeoutError; nil is for ever
         attr_reader :timeout
 
-        # @param file [File] open for reading; the body owns it from now on
+        # @param file [File, nil] open for reading; the body owns it from now on
         # @param segments [Array<String, Array(Integer, Integer)>] see {#segments}
         # @param destination [IO, nil] the server's socket, as {ServerSocket.for} finds it; nil: everything goes
         #   through the server
