@@ -156,9 +156,26 @@ native_widen_pipe(VALUE self, VALUE pipe_w)
     return Qnil;
 }
 
-/* What a thread sends in small bodies before a fiber lets others run. */
+/* What a thread sends in small regions before a fiber lets others run. */
 static const long BYTES_PER_TURN = 1024 * 1024;
 static _Thread_local long bytes_since_turn;
+
+static bool
+turn_due(long bytes)
+{
+    bytes_since_turn += bytes;
+    if (bytes_since_turn < BYTES_PER_TURN) return false;
+    bytes_since_turn = 0;
+    return true;
+}
+
+/* Native.turn_due?(bytes) -> whether a fiber has to let others run, now that it has sent these at once */
+static VALUE
+native_turn_due_p(VALUE self, VALUE bytes)
+{
+    (void)self;
+    return turn_due(NUM2LONG(bytes)) ? Qtrue : Qfalse;
+}
 
 /* Whether no more needs to be said of a timeout that is not going to be used. */
 static bool
@@ -226,10 +243,7 @@ native_copy_at_once(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len, VA
     hs_count(HS_SMALL_RESPONSES, 1);
     hs_count(HS_SMALL_BYTES, (uint64_t)FIX2LONG(len));
 
-    bytes_since_turn += whole;
-    if (bytes_since_turn < BYTES_PER_TURN) return Qtrue;
-    bytes_since_turn = 0;
-    return ID2SYM(id_turn);
+    return turn_due(whole) ? ID2SYM(id_turn) : Qtrue;
 }
 
 /*
@@ -477,6 +491,7 @@ hs_init_native(VALUE mSendfile)
 
     rb_define_singleton_method(mNative, "transfer", native_transfer, -1);
     rb_define_singleton_method(mNative, "copy_at_once", native_copy_at_once, 6);
+    rb_define_singleton_method(mNative, "turn_due?", native_turn_due_p, 1);
     rb_define_singleton_method(mNative, "frames_at_once", native_frames_at_once, 5);
     rb_define_singleton_method(mNative, "plain?", native_plain_p, 6);
     rb_define_singleton_method(mNative, "wait", native_wait, 3);

@@ -93,13 +93,21 @@ module Hyperion
             sent = bytes
             of_head = head_bytes
           end
-          Stats.response(:frames, len, true, nil) if moved == true
-          moved
+          return moved unless moved == true
+
+          Stats.response(:frames, len, true, nil)
+          take_turns(len)
+          true
         rescue Errno::ESPIPE
           nil # it is no file, as is said elsewhere
         rescue SystemCallError, IOError => e
           torn = !frames.boundary?(sent) || (of_head.positive? && of_head < head.bytesize)
           raise Progress.tell(e, frames.region(sent), len, torn: torn)
+        end
+
+        # A response is many calls, none of which may have to wait.
+        def take_turns(sent)
+          sleep(0) if Native.turn_due?(sent) && Waiters.under_scheduler?
         end
 
         # @param moved [Integer, nil] bytes of head and wire that are out already
@@ -117,6 +125,7 @@ module Hyperion
           flush(out, transfer, waiter)
           transfer.guarded(waiter) { DataFrames.run(transfer, waiter) }
           whole = true
+          take_turns(transfer.region_length) unless waiter.steps_wait?
         rescue Progress::Carrier => e
           raise Progress.tell(e, transfer.sent_of_region, transfer.region_length, torn: transfer.torn?)
         ensure

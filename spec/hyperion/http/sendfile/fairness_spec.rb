@@ -210,6 +210,30 @@ RSpec.describe Hyperion::Http::Sendfile do
     end
   end
 
+  # A response by HTTP/2 is many calls. None of these has to wait.
+  Waiters::FIBERS.product([16_384, 200_000], %i[file string]).each do |waiter, len, source|
+    it "gives other fibers turns between DATA frames of #{len} bytes from a #{source} (#{waiter})",
+       if: Fairness.room? do
+      out = always_writable({})
+      source = source == :file ? file : Fairness.zeros
+      calls = Fairness::REGION / len
+      turns = 0
+      run_under(waiter) do
+        done = false
+        beside = Fiber.schedule do
+          until done
+            turns += 1
+            sleep(0)
+          end
+        end
+        calls.times { S.copy_data_frames(out, source, 0, len, stream_id: 1) }
+        done = true
+        beside
+      end
+      expect(turns).to be >= (Fairness::REGION / Fairness::STEP) - 1
+    end
+  end
+
   it "gives up the GVL once per transfer in a plain thread, the waiting included", if: Regions.available? do
     counts = Regions.counts(Fairness.path)
     expect(counts.size).to eq(48)
