@@ -73,7 +73,7 @@ module Hyperion
 
         # Closes the file. Servers call it after every response, however that ended.
         def close
-          @file.close
+          @file&.close
         end
 
         private
