@@ -20,15 +20,18 @@ module Hyperion
           # @param regions [#copy_to] gets the IO, and what is buffered as `head:`
           def flush_with(regions)
             @regions = regions
+            @sender = Fiber.current
             flush
             send_regions if @regions
+          ensure
+            @regions = @sender = nil
           end
 
           protected
 
-          # What {flush} comes to.
+          # What {flush} comes to. Another task's may come in between: it had written, and has waited to flush.
           def syswrite(buffer)
-            @regions ? send_regions(buffer) : super
+            Fiber.current.equal?(@sender) && @regions ? send_regions(buffer) : super
           end
 
           private
