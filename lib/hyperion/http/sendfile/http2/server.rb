@@ -107,6 +107,17 @@ module Hyperion
             @ordinary.each_key { |stream| stream.window_updated(size) if stream.active? } unless @ordinary.empty?
           end
 
+          # What the client sets holds for what follows the acknowledgement (RFC 9113, 6.5.3), while which is written
+          # others may have their turn; so it is in force before. To set it once more changes nothing.
+          def process_settings(frame)
+            unless frame.acknowledgement?
+              changes = frame.unpack
+              @remote_settings.update(changes)
+              update_remote_settings(changes)
+            end
+            super
+          end
+
           # Ends the connection both ways. The reader is told so, and closes it.
           def shut_down
             @stream.io.to_io.shutdown
