@@ -108,11 +108,12 @@ module Hyperion
             false
           end
 
-          # @param memory [String, nil] nil: a file, which is given to {read}
+          # There is no IO::Buffer to be had from here.
           def self.buffers?
             false
           end
 
+          # @param memory [String, nil] nil: a file, which is given to {read}
           # @return [Frames] self
           def set(memory, offset, len, stream_id, max_frame_size, padding, end_stream)
             @memory = memory
