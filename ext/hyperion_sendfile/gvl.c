@@ -15,6 +15,16 @@
 /* How soon a closed destination is noticed where IO#close can't wake us. */
 static const int64_t SLICE_NS = 100 * 1000 * 1000;
 
+/*
+ * Without the GVL: it reads a flag of this very thread. The wake-up signal is no measure of it: that which
+ * Ruby's timer sends is the whole process', and the kernel gives it to a thread that does not hold it back.
+ */
+static bool
+wanted(uintptr_t thread)
+{
+    return rb_thread_interrupted((VALUE)thread);
+}
+
 struct hs_call
 hs_call_on(VALUE out, VALUE in)
 {
@@ -23,8 +33,14 @@ hs_call_on(VALUE out, VALUE in)
         .in = in,
         .owned_out_fd = -1,
         .owned_in_fd = -1,
-        .transfer =
-            {.head = "", .in_fd = -1, .pipe_r = -1, .pipe_w = -1, .timeout_ns = -1, .slice_ns = -1},
+        .transfer = {.head = "",
+                     .in_fd = -1,
+                     .pipe_r = -1,
+                     .pipe_w = -1,
+                     .timeout_ns = -1,
+                     .slice_ns = -1,
+                     .wanted = wanted,
+                     .thread = (uintptr_t)rb_thread_current()},
     };
 }
 

@@ -72,6 +72,10 @@ struct hs_transfer {
     int64_t timeout_ns; /* negative: none */
     int64_t slice_ns;   /* come back with HS_INTERRUPTED after so long; negative: never */
 
+    /* Whether Ruby wants the thread that runs it: asked between two attempts. */
+    bool (*wanted)(uintptr_t thread);
+    uintptr_t thread;
+
     /* What came of it. Counts only grow, also over several runs of one transfer. */
     off_t sent;
     size_t head_sent;

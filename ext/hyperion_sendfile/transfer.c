@@ -210,7 +210,6 @@ static enum hs_status
 run_waiting(struct hs_transfer *t, const sigset_t *during)
 {
     int64_t slice_end = after(t->slice_ns);
-    off_t look_up = t->sent + CHUNK;
     int idle = 0; /* times in a row that the socket was ready, and then took nothing */
 
     if (t->deadline_ns == 0) t->deadline_ns = after(t->timeout_ns);
@@ -223,12 +222,8 @@ run_waiting(struct hs_transfer *t, const sigset_t *during)
             if (t->report) return status;
             idle = 0;
             /* A reader that keeps pace never lets ppoll wait, and so never lets it be woken. */
-            if (t->sent >= look_up) {
-                if (hs_wakeup_pending() || (slice_end != NEVER && hs_now_ns() >= slice_end)) {
-                    return HS_INTERRUPTED;
-                }
-                look_up = t->sent + CHUNK;
-            }
+            if (t->wanted(t->thread)) return HS_INTERRUPTED;
+            if (slice_end != NEVER && hs_now_ns() >= slice_end) return HS_INTERRUPTED;
         } else if (status == HS_EAGAIN) {
             status = wait_for_room(t, &idle, slice_end, during);
             if (status != HS_EAGAIN) return status;
