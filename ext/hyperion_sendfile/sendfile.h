@@ -161,7 +161,6 @@ void hs_signals_init(void);
 void hs_signals_hold(struct hs_signals *signals);
 void hs_signals_hold_pipe(struct hs_signals *signals); /* SIGPIPE alone, and only if it does harm */
 void hs_signals_release(const struct hs_signals *signals);
-bool hs_wakeup_pending(void);
 
 /* discard_sigtimedwait.c or discard_sigwait.c: takes back the SIGPIPE pending for this thread. */
 void hs_discard_sigpipe(void);

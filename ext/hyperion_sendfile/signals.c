@@ -1,8 +1,8 @@
 /*
  * Two signals are kept from a thread while it sends: SIGPIPE, which sendfile and splice raise
  * where send has MSG_NOSIGNAL, and SIGVTALRM, with which Ruby wakes a thread that is to be
- * interrupted. Held back, the latter stays visible to sigpending between two system calls and
- * ends a ppoll at once, so that a wake-up can't fall into the gap between the two.
+ * interrupted. Held back, the latter stays pending between two system calls and ends a ppoll at
+ * once, so that a wake-up can't fall into the gap before a wait.
  */
 #include "sendfile.h"
 
@@ -89,12 +89,4 @@ hs_signals_release(const struct hs_signals *signals)
         hs_discard_sigpipe();
     }
     pthread_sigmask(SIG_SETMASK, &signals->before, NULL);
-}
-
-bool
-hs_wakeup_pending(void)
-{
-    sigset_t pending;
-
-    return sigpending(&pending) == 0 && sigismember(&pending, SIGVTALRM) == 1;
 }

@@ -8,6 +8,14 @@
 
 static const int64_t SLICE_MS = 50;
 
+static bool
+wakeup_pending(void)
+{
+    sigset_t pending;
+
+    return sigpending(&pending) == 0 && sigismember(&pending, SIGVTALRM) == 1;
+}
+
 int
 hs_wait(int fd, short events, int64_t timeout_ns, const sigset_t *during)
 {
@@ -23,7 +31,7 @@ hs_wait(int fd, short events, int64_t timeout_ns, const sigset_t *during)
         if (left_ms < 0) left_ms = 0;
         ready = poll(&pollfd, 1, (int)(left_ms < SLICE_MS ? left_ms : SLICE_MS));
         if (ready != 0) return ready;
-        if (hs_wakeup_pending()) {
+        if (wakeup_pending()) {
             errno = EINTR;
             return -1;
         }
