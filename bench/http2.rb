@@ -152,20 +152,22 @@ def compare_latency(report, running, rounds)
   report.table("1 KiB beside three responses of 64 MiB, ms", %w[protocol median], found.to_a)
 end
 
-def count_objects(report, running, count)
+def count_objects(report, running, count, most)
   server = running.fetch([OURS, "http"])
   found = %w[0 1k 1m 64m].to_h { |file| [file, objects_of(server, file, file == "64m" ? [count / 5, 3].max : count)] }
   more = Bench::Statistics.exactly(found.fetch("64m") - found.values_at("0", "1k").min)
-  report.check("objects of 64 MiB, beyond those of 1 KiB or of nothing", more, at_most: 32)
+  report.check("objects of 64 MiB, beyond those of 1 KiB or of nothing", more, at_most: most)
   report.table("Objects per response, #{OURS}", %w[bytes objects], found.map { |file, own| [LENGTHS.fetch(file), own] })
 end
 
+# Every wait for a full socket costs the timer that Async makes for it. Of a few responses each may have had to wait.
 SETTINGS = {
-  quick: { rounds: 1, warm_up: false, schemes: %w[http], clients: ["one stream", "nghttp's windows"], count: 5 },
-  full: { rounds: 9, schemes: %w[http https], clients: CLIENTS.keys, count: 50 }
+  quick: { rounds: 1, warm_up: false, schemes: %w[http], clients: ["one stream", "nghttp's windows"], count: 5,
+           objects: 1024 },
+  full: { rounds: 9, schemes: %w[http https], clients: CLIENTS.keys, count: 50, objects: 32 }
 }.freeze
 
-Bench.run("http2", CLAIM, **SETTINGS) do |report, rounds:, schemes:, clients:, count:, warm_up: true|
+Bench.run("http2", CLAIM, **SETTINGS) do |report, rounds:, schemes:, clients:, count:, objects:, warm_up: true|
   rounds = { rounds: rounds, warm_up: warm_up }
   files do |dir|
     servers(dir, schemes) do |running|
@@ -178,7 +180,7 @@ Bench.run("http2", CLAIM, **SETTINGS) do |report, rounds:, schemes:, clients:, c
         report.skip("CPU", "#{missing.join(" and ")} are not installed")
       end
       compare_latency(report, running, rounds)
-      count_objects(report, running, count)
+      count_objects(report, running, count, objects)
     end
   end
 end

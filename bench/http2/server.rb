@@ -11,6 +11,7 @@ require "io/stream"
 require "openssl"
 require "protocol/rack"
 require "hyperion/http/sendfile/http2"
+require_relative "../support/certificate"
 require_relative "../support/pacing"
 
 protocol, scheme, port, root = ARGV
@@ -22,17 +23,8 @@ app = lambda do |env|
 end
 
 if scheme == "https"
-  key = OpenSSL::PKey::EC.generate("prime256v1")
-  certificate = OpenSSL::X509::Certificate.new
-  certificate.subject = certificate.issuer = OpenSSL::X509::Name.parse("/CN=localhost")
-  certificate.public_key = key
-  certificate.serial = 1
-  certificate.version = 2
-  certificate.not_before = Time.now - 60
-  certificate.not_after = Time.now + 86_400
-  certificate.sign(key, "SHA256")
   context = OpenSSL::SSL::SSLContext.new
-  context.add_certificate(certificate, key)
+  Bench::Certificate.add_to(context)
   context.alpn_select_cb = ->(names) { names.include?("h2") ? "h2" : nil }
 end
 

@@ -2,6 +2,7 @@
 
 require "openssl"
 require "socket"
+require_relative "certificate"
 require_relative "pacing"
 
 module Bench
@@ -59,22 +60,10 @@ module Bench
     end
 
     def context(version)
-      key = OpenSSL::PKey::EC.generate("prime256v1")
       OpenSSL::SSL::SSLContext.new.tap do |context|
         context.min_version = context.max_version = version
-        context.add_certificate(certificate(key), key)
+        Certificate.add_to(context)
         yield context if block_given?
-      end
-    end
-
-    def certificate(key)
-      OpenSSL::X509::Certificate.new.tap do |cert|
-        cert.serial = 1
-        cert.subject = cert.issuer = OpenSSL::X509::Name.parse("/CN=localhost")
-        cert.public_key = key
-        cert.not_before = Time.now - 60
-        cert.not_after = Time.now + 86_400
-        cert.sign(key, "SHA256")
       end
     end
 

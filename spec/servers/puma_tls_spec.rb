@@ -11,17 +11,8 @@ RSpec.describe "files on Puma, encrypted" do
   size = 3_000_017
 
   before(:all) do
-    key = OpenSSL::PKey::RSA.new(2048)
-    certificate = OpenSSL::X509::Certificate.new
-    certificate.version = 2
-    certificate.serial = 1
-    certificate.subject = certificate.issuer = OpenSSL::X509::Name.new([%w[CN localhost]])
-    certificate.public_key = key.public_key
-    certificate.not_before = Time.now - 3600
-    certificate.not_after = Time.now + 3600
-    certificate.sign(key, "SHA256")
-    bind = "ssl://127.0.0.1:PORT?key=#{Payload.write("key.pem", key.to_pem)}" \
-           "&cert=#{Payload.write("cert.pem", certificate.to_pem)}"
+    bind = "ssl://127.0.0.1:PORT?key=#{Payload.write("key.pem", Certificate.key.to_pem)}" \
+           "&cert=#{Payload.write("cert.pem", Certificate.x509.to_pem)}"
     @server = ServerProcess.command("-S", "puma", "-q", "-e", "production", "-t", "2:2", "-b", bind, rackup,
                                     environment: { "FILES_ROOT" => Payload.dir })
   end

@@ -5,6 +5,7 @@ require "stringio"
 require "openssl"
 require "io/nonblock"
 require "io/wait"
+require_relative "certificate"
 require_relative "descriptors"
 
 # Connected pairs, one per kind of destination. All of them are closed after the example.
@@ -186,8 +187,8 @@ module Channels
 
     def server_context(version)
       context(version).tap do |context|
-        context.cert = certificate # by two steps, since JRuby has no add_certificate
-        context.key = key
+        context.cert = Certificate.x509 # by two steps, since JRuby has no add_certificate
+        context.key = Certificate.key
       end
     end
 
@@ -197,22 +198,6 @@ module Channels
 
     def context(version)
       OpenSSL::SSL::SSLContext.new.tap { |context| context.min_version = context.max_version = version }
-    end
-
-    def key
-      @key ||= OpenSSL::PKey::EC.generate("prime256v1")
-    end
-
-    def certificate
-      @certificate ||= OpenSSL::X509::Certificate.new.tap do |cert|
-        cert.version = 2
-        cert.serial = 1
-        cert.subject = cert.issuer = OpenSSL::X509::Name.parse("/CN=localhost")
-        cert.public_key = key
-        cert.not_before = Time.now - 3_600
-        cert.not_after = Time.now + 86_400
-        cert.sign(key, "SHA256")
-      end
     end
   end
 

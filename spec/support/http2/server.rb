@@ -14,6 +14,7 @@ require "protocol/rack"
 require "rack/body_proxy"
 require "rack/files"
 require "hyperion/http/sendfile/falcon"
+require_relative "../certificate"
 
 S = Hyperion::Http::Sendfile
 port, protocol, root, tls = ARGV
@@ -102,17 +103,8 @@ options = { timeout: TIMEOUT }
 protocol = { "stock" => Async::HTTP::Protocol::HTTP2, "http2" => S::HTTP2.new(**options),
              "falcon" => S::Falcon.new(http2: options) }.fetch(protocol)
 if tls
-  key = OpenSSL::PKey::EC.generate("prime256v1")
-  certificate = OpenSSL::X509::Certificate.new
-  certificate.subject = certificate.issuer = OpenSSL::X509::Name.parse("/CN=localhost")
-  certificate.public_key = key
-  certificate.serial = 1
-  certificate.version = 2
-  certificate.not_before = Time.now - 60
-  certificate.not_after = Time.now + 86_400
-  certificate.sign(key, "SHA256")
   context = OpenSSL::SSL::SSLContext.new
-  context.add_certificate(certificate, key)
+  context.add_certificate(Certificate.x509, Certificate.key)
   names = protocol.names
   context.alpn_select_cb = ->(offered) { (names & offered).first }
 end

@@ -170,6 +170,11 @@ module Hyperion
             @region_offset + sent_of_region
           end
 
+          # A step ends where a frame does, which is known in C.
+          def step_length
+            remaining
+          end
+
           def file_remaining
             @region_length - sent_of_region
           end
@@ -242,25 +247,7 @@ module Hyperion
           end
         end
 
-        # One step of the kernel's ways, in C until the region is out, or a single attempt for a fiber.
-        class Step
-          # @param method [Symbol] :sendfile or :buffered
-          def initialize(method, wait:)
-            @method = method
-            @wait = wait
-          end
-
-          def call(transfer)
-            Native.transfer(transfer.out, transfer.file, transfer.position, transfer.remaining, @method,
-                            transfer.head, transfer.head_sent, @wait && transfer.timeout, transfer.report?,
-                            transfer.ktls?, transfer.frames) { |bytes, head_bytes| transfer.advance(bytes, head_bytes) }
-          end
-        end
-
-        STEPS = [false, true].to_h do |wait|
-          [wait, %i[buffered sendfile].to_h { |method| [method, Step.new(method, wait: wait).freeze] }.freeze]
-        end.freeze
-        private_constant :STEPS, :Step, :Wire, :Framed, :SENDFILE_FROM
+        private_constant :Wire, :Framed, :SENDFILE_FROM
 
         module_function
 
@@ -298,10 +285,10 @@ module Hyperion
           return UserspaceRoute.run(transfer, waiter) unless transfer.native?
 
           transfer.route = :frames
-          steps = STEPS.fetch(waiter.steps_wait?)
-          return if transfer.frames.payload >= SENDFILE_FROM && Loop.run(transfer, waiter, steps[:sendfile])
+          return if transfer.frames.payload >= SENDFILE_FROM &&
+                    Loop.run(transfer, waiter, NativeRoute.step(:sendfile, waiter))
 
-          Loop.run(transfer, waiter, steps[:buffered]) or raise Errno::ESPIPE
+          Loop.run(transfer, waiter, NativeRoute.step(:buffered, waiter)) or raise Errno::ESPIPE
         end
       end
 

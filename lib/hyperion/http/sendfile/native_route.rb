@@ -24,7 +24,7 @@ module Hyperion
             length = @wait ? transfer.remaining : transfer.step_length
             Native.transfer(transfer.out, transfer.file, transfer.position, length, @method,
                             transfer.head, transfer.head_sent, @wait && transfer.timeout, transfer.report?,
-                            transfer.ktls?) { |bytes, head_bytes| transfer.advance(bytes, head_bytes) }
+                            transfer.ktls?, transfer.frames) { |bytes, head_bytes| transfer.advance(bytes, head_bytes) }
           end
         end
 
@@ -32,7 +32,7 @@ module Hyperion
         module PrimitiveStep
           def call(transfer)
             if transfer.head_left?
-              return SENDFILE_IN_FIBER.call(transfer) unless MSG_MORE
+              return TRANSFER_STEPS[false][:sendfile].call(transfer) unless MSG_MORE
 
               status = send_head(transfer)
               return status if transfer.head_left? || transfer.complete?
@@ -100,13 +100,18 @@ module Hyperion
           end
         end
 
-        SENDFILE = TransferStep.new(:sendfile, wait: true).freeze
-        BUFFERED = TransferStep.new(:buffered, wait: true).freeze
-        SENDFILE_IN_FIBER = TransferStep.new(:sendfile, wait: false).freeze
-        BUFFERED_IN_FIBER = TransferStep.new(:buffered, wait: false).freeze
+        # By whether a step may wait, and by method.
+        TRANSFER_STEPS = [false, true].to_h do |wait|
+          [wait, %i[sendfile buffered].to_h { |method| [method, TransferStep.new(method, wait: wait).freeze] }.freeze]
+        end.freeze
         COPY_IN_FIBER = CopyStep.new.freeze
-        private_constant :SENDFILE, :BUFFERED, :COPY_IN_FIBER, :SENDFILE_IN_FIBER, :BUFFERED_IN_FIBER,
-                         :TransferStep, :PrimitiveStep, :CopyStep, :SpliceStep
+        private_constant :TRANSFER_STEPS, :COPY_IN_FIBER, :TransferStep, :PrimitiveStep, :CopyStep, :SpliceStep
+
+        # @param method [Symbol] :sendfile or :buffered
+        # @return [TransferStep]
+        def self.step(method, waiter)
+          TRANSFER_STEPS.fetch(waiter.steps_wait?).fetch(method)
+        end
 
         # @param fresh [Boolean] nothing was tried, or advised, yet
         # @return [Boolean] false when the source turns out to have no offsets: it has to be streamed
@@ -117,8 +122,9 @@ module Hyperion
           advise(transfer) if fresh
           return true if splice?(transfer) && by(:splice, transfer) { SpliceStep.run(transfer, waiter) }
 
-          by(:sendfile, transfer) { Loop.run(transfer, waiter, waiter.steps_wait? ? SENDFILE : COPY_IN_FIBER) } ||
-            by(:memory, transfer) { Loop.run(transfer, waiter, waiter.steps_wait? ? BUFFERED : BUFFERED_IN_FIBER) }
+          sendfile = waiter.steps_wait? ? step(:sendfile, waiter) : COPY_IN_FIBER
+          by(:sendfile, transfer) { Loop.run(transfer, waiter, sendfile) } ||
+            by(:memory, transfer) { Loop.run(transfer, waiter, step(:buffered, waiter)) }
         end
 
         # @return [Boolean] false when the rest has to go by another way

@@ -108,7 +108,7 @@ RSpec.describe Hyperion::Http::Sendfile do
 
   def tls_over(out, peer)
     context = OpenSSL::SSL::SSLContext.new
-    context.add_certificate(Channels.send(:certificate), Channels.send(:key))
+    context.add_certificate(Certificate.x509, Certificate.key)
     server = OpenSSL::SSL::SSLSocket.new(out, context)
     client = OpenSSL::SSL::SSLSocket.new(peer)
     connecting = Thread.new { client.connect }
