@@ -109,7 +109,7 @@ RSpec.describe Hyperion::Http::Sendfile, ".copy_data_frames midway" do
         end
       end
 
-      it "tells whether a timeout tore a frame", needs: (:openssl if Channels::TLS.include?(kind)) do
+      it "tells whether a timeout tore a frame", :patience, needs: (:openssl if Channels::TLS.include?(kind)) do
         [[small_frames, nil], [large_frames, nil], [small_frames, Http2Frames.headers(16_000, stream_id: 5)]]
           .each do |max, start|
             channel = channel(kind, small: true)

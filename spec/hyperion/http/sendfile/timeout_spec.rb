@@ -85,7 +85,7 @@ RSpec.describe Hyperion::Http::Sendfile::TimeoutError do
     end
   end
 
-  context "without a timeout" do
+  context "without a timeout", :patience do
     routes = EveryRoute::ALL.reject { |route| route.kind == :wrapper && !Needs.met?(:sleeping_write) }
 
     it "waits as long as the reader stalls, on every route" do
@@ -133,7 +133,7 @@ RSpec.describe Hyperion::Http::Sendfile::TimeoutError do
     end
   end
 
-  context "with a reader that takes something every 0.2 s" do
+  context "with a reader that takes something every 0.2 s", :patience do
     # The least that makes room for more, with small buffers.
     at_a_time = { tcp: 4_096, pipe: 4_096, unix: 65_536, tls12: 16_384, tls13: 16_384 }
     nibbled = EveryRoute::ALL.select { |route| route.bytes / at_a_time.fetch(route.kind, route.bytes) > 8 }
