@@ -101,10 +101,8 @@ module Hyperion
           end
 
           # Records wait above TCP while its buffer is full, and there a close would discard them. Nagle's
-          # algorithm sees them only now.
+          # algorithm may have seen the last of them only after the transfer had pushed.
           def drain(waiter)
-            return if Native.ktls_writable?(out)
-
             Waiters.await(waiter, self, true) until Native.ktls_writable?(out)
             Native.push(out)
           end
