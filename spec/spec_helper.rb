@@ -30,5 +30,5 @@ RSpec.configure do |config|
 
   # Appended, so that examples' own `after` hooks still see open sockets.
   config.append_after { Cleanup.run }
-  Watchdog.install(config, limit: 30)
+  Watchdog.install(config, limit: 60)
 end
