@@ -24,7 +24,7 @@ module WithoutExtension
 
   def spec
     Dir.chdir(ROOT) do
-      sh(Gem.ruby, "-I", MASK, "-S", "rspec", "--require", "spec_helper", *files, verbose: false)
+      sh(Gem.ruby, "-I", MASK, "-S", "rspec", "--require", "spec_helper", "--tag", "~patience", *files, verbose: false)
     end
   end
 
@@ -38,7 +38,7 @@ module WithoutExtension
         sh("java", *JVM, "-cp", jars.join(":"), "org.jruby.Main",
            *["lib", "spec", *libraries.flatten].flat_map { |path| ["-I", path] },
            "-e", "require 'rspec/core'; exit RSpec::Core::Runner.run(ARGV)", "--",
-           "--require", "spec_helper", *files, verbose: false)
+           "--require", "spec_helper", "--tag", "~patience", *files, verbose: false)
       end
     end
   rescue Unavailable => e
