@@ -11,7 +11,7 @@ require "io/stream"
 require "openssl"
 require "protocol/rack"
 require "hyperion/http/sendfile/http2"
-require_relative "../support/certificate"
+require_relative "../../spec/support/certificate"
 require_relative "../support/pacing"
 
 protocol, scheme, port, root = ARGV
@@ -24,7 +24,7 @@ end
 
 if scheme == "https"
   context = OpenSSL::SSL::SSLContext.new
-  Bench::Certificate.add_to(context)
+  context.add_certificate(Certificate.x509, Certificate.key)
   context.alpn_select_cb = ->(names) { names.include?("h2") ? "h2" : nil }
 end
 

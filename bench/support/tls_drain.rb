@@ -2,7 +2,7 @@
 
 require "openssl"
 require "socket"
-require_relative "certificate"
+require_relative "../../spec/support/certificate"
 require_relative "pacing"
 
 module Bench
@@ -62,7 +62,7 @@ module Bench
     def context(version)
       OpenSSL::SSL::SSLContext.new.tap do |context|
         context.min_version = context.max_version = version
-        Certificate.add_to(context)
+        context.add_certificate(Certificate.x509, Certificate.key)
         yield context if block_given?
       end
     end

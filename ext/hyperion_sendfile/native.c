@@ -282,21 +282,12 @@ native_frames_at_once(VALUE self, VALUE frames, VALUE out, VALUE in, VALUE head,
     return t->status == HS_DONE ? Qtrue : OFFT2NUM((off_t)t->head_sent + t->sent);
 }
 
-/* Native.push(io) -> nil: sends what Nagle's algorithm holds back */
+/* Native.push(io, more) -> nil: sends what Nagle's algorithm holds back, and with more what MSG_MORE does */
 static VALUE
-native_push(VALUE self, VALUE io)
+native_push(VALUE self, VALUE io, VALUE more)
 {
     (void)self;
-    hs_push(hs_out_descriptor(io), false);
-    return Qnil;
-}
-
-/* Native.push_all(io) -> nil: the same, and what MSG_MORE does */
-static VALUE
-native_push_all(VALUE self, VALUE io)
-{
-    (void)self;
-    hs_push(hs_out_descriptor(io), true);
+    hs_push(hs_out_descriptor(io), RTEST(more));
     return Qnil;
 }
 
@@ -501,8 +492,7 @@ hs_init_native(VALUE mSendfile)
     rb_define_singleton_method(mNative, "read_in", native_read_in, 3);
     rb_define_singleton_method(mNative, "count", native_count, 2);
     rb_define_singleton_method(mNative, "counted", native_counted, 1);
-    rb_define_singleton_method(mNative, "push", native_push, 1);
-    rb_define_singleton_method(mNative, "push_all", native_push_all, 1);
+    rb_define_singleton_method(mNative, "push", native_push, 2);
     rb_define_singleton_method(mNative, "queued", native_queued, 1);
     rb_define_singleton_method(mNative, "nagle_off", native_nagle_off, 1);
     rb_define_singleton_method(mNative, "nagle_on", native_nagle_on, 1);

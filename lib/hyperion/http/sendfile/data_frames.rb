@@ -190,7 +190,7 @@ module Hyperion
 
           # Before all is out: the frames that are may not wait for more.
           def leave
-            Native.push_all(@out) if native? && !torn?
+            Native.push(@out, true) if native? && !torn?
           rescue SystemCallError, IOError
             nil # what has gone wrong is being said already
           end

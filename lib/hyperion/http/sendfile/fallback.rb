@@ -204,8 +204,6 @@ module Hyperion
           end
         end
 
-        def self.push_all(_io); end
-
         def self.queued(_io)
           -1
         end

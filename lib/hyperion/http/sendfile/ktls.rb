@@ -95,7 +95,7 @@ module Hyperion
 
           def close_record
             Native.ktls_close_record(out)
-            Native.push(out)
+            Native.push(out, false)
           rescue IOError
             nil # closed, and nothing left to let go of
           end
@@ -104,7 +104,7 @@ module Hyperion
           # algorithm may have seen the last of them only after the transfer had pushed.
           def drain(waiter)
             Waiters.await(waiter, self, true) until Native.ktls_writable?(out)
-            Native.push(out)
+            Native.push(out, false)
           end
         end
       end
