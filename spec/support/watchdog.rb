@@ -1,7 +1,8 @@
 # frozen_string_literal: true
 
-# Turns a hang into a failure: an example over the limit is ended with the backtraces of all threads. Should even
-# that be impossible (native code that keeps the GVL), a process beside the suite aborts it.
+# Turns a hang into a failure: an example over the limit (its metadata may set one of its own) is ended with the
+# backtraces of all threads. Should even that be impossible (native code that keeps the GVL), a process beside the suite
+# aborts it.
 class Watchdog
   class Expired < Exception; end # rubocop:disable Lint/InheritException -- nothing in between may rescue it
 
@@ -26,7 +27,7 @@ class Watchdog
 
   def guard(example)
     main = Thread.current
-    begin_example(main, example)
+    begin_example(main, example, example.metadata.fetch(:limit, @limit))
     example.run
   rescue Expired => e
     example.example.set_exception(e)
@@ -36,14 +37,14 @@ class Watchdog
 
   private
 
-  def begin_example(thread, example)
+  def begin_example(thread, example, limit)
     @mutex.synchronize do
       @thread = thread
-      @what = example.location
-      @deadline = Eventually.now + @limit
+      @what = "#{example.location} ran for over #{limit} s"
+      @deadline = Eventually.now + limit
       @changed.signal
     end
-    @beat&.write("#{@what}\n")
+    @beat&.write("#{limit} #{example.location}\n")
   end
 
   def end_example
@@ -58,7 +59,7 @@ class Watchdog
         next unless @deadline && Eventually.now >= @deadline
 
         @deadline = nil
-        @thread.raise(Expired, "#{@what} ran for over #{@limit} s\n#{backtraces}")
+        @thread.raise(Expired, "#{@what}\n#{backtraces}")
       end
     end
   end
@@ -69,8 +70,8 @@ class Watchdog
     end.join("\n")
   end
 
-  # An example tells its place through a pipe when it begins, and an empty line when it ends: silence in between
-  # means that Ruby is stuck.
+  # An example tells its limit and place through a pipe when it begins, and an empty line when it ends: silence in
+  # between means that Ruby is stuck.
   def start_guardian
     beats, @beat = IO.pipe
     suite = Process.pid
@@ -86,7 +87,9 @@ class Watchdog
 
   def stand_guard(beats, suite)
     running = ""
-    running = beats.readpartial(4096).lines.last.chomp while beats.wait_readable(running.empty? ? nil : @limit + GRACE)
+    while beats.wait_readable(running.empty? ? nil : running.to_i + GRACE)
+      running = beats.readpartial(4096).lines.last.chomp
+    end
     warn "#{running}: Ruby is stuck in native code; the suite is aborted."
     Process.kill(:ABRT, suite)
   rescue EOFError
