@@ -4,6 +4,7 @@
 # by JRuby, which can't build it.
 
 require "rake"
+require_relative "parallel_specs"
 
 module WithoutExtension
   extend Rake::FileUtilsExt
@@ -24,7 +25,7 @@ module WithoutExtension
 
   def spec
     Dir.chdir(ROOT) do
-      sh(Gem.ruby, "-I", MASK, "-S", "rspec", "--require", "spec_helper", "--tag", "~patience", *files, verbose: false)
+      ParallelSpecs.run("--tag ~patience", *files, environment: { "RUBYOPT" => "#{ENV.fetch("RUBYOPT", nil)} -I#{MASK}" })
     end
   end
 

@@ -220,8 +220,8 @@ RSpec.describe Hyperion::Http::Sendfile do
     end
   end
 
-  describe "with segments of 1,448 bytes, as on a real network", :patience, limit: 300,
-           if: !Tail.short_segments? && Tail.namespaces? do
+  describe "with segments of 1,448 bytes, as on a real network",
+           :patience, limit: 300, if: !Tail.short_segments? && Tail.namespaces? do
     whiches = ["by small or sendfile", "by splice", "by from", "by TLS 1.2", "by TLS 1.3", "with splice"]
     whiches << "by kernel TLS" if KernelTls.available?
     whiches.each do |which|
