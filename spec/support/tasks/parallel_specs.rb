@@ -14,7 +14,8 @@ module ParallelSpecs
   # Those of the files and folders, but for the folders +apart+; +options+ are rspec's.
   def run(options, *paths, apart: [], environment: {})
     exclude = apart.empty? ? [] : ["--exclude-pattern", "spec/(#{apart.join("|")})/"]
-    sh(environment, Gem.ruby, "-S", "parallel_rspec", "--quiet", "-n", PROCESSES.to_s, "--group-by", "filesize", *exclude,
-       "--test-options", "--require spec_helper #{options}", "--", *paths, verbose: false)
+    sh(environment, Gem.ruby, Gem.bin_path("parallel_tests", "parallel_rspec"), "--quiet", "-n", PROCESSES.to_s,
+       "--group-by", "filesize", *exclude, "--test-options", "--require spec_helper #{options}", "--", *paths,
+       verbose: false)
   end
 end

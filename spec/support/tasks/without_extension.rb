@@ -25,7 +25,8 @@ module WithoutExtension
 
   def spec
     Dir.chdir(ROOT) do
-      ParallelSpecs.run("--tag ~patience", *files, environment: { "RUBYOPT" => "#{ENV.fetch("RUBYOPT", nil)} -I#{MASK}" })
+      environment = { "RUBYOPT" => "#{ENV.fetch("RUBYOPT", nil)} -I#{MASK}" }
+      ParallelSpecs.run("--tag ~patience", *files, environment: environment)
     end
   end
 

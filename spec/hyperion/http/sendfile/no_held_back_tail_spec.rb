@@ -186,7 +186,7 @@ RSpec.describe Hyperion::Http::Sendfile do
             slow = held.keys
             break if slow.empty?
           end
-          milliseconds = held.transform_values { |silences| silences.map { |from, till| ((till - from) * 1_000).round } }
+          milliseconds = held.transform_values { |slow| slow.map { |from, till| ((till - from) * 1_000).round } }
           expect(held).to be_empty, "held back (bytes => longest silences, in ms): #{milliseconds}"
         end
       end
