@@ -229,7 +229,7 @@ class FileServer
 
       first = suffix ? [size - suffix.to_i, 0].max : first.to_i
       last = last.to_s.empty? ? Float::INFINITY : last.to_i
-      return if last < first
+      return if last < first || (size.zero? && suffix.to_i.positive?) # which is all of an empty file
       raise Refused.new(416, "content-range: bytes */#{size}") unless first < size
 
       first..[last, size - 1].min

@@ -148,6 +148,67 @@ RSpec.describe "files over an HTTP/2 connection" do
     settled
   end
 
+  %w[trailed completed].each do |by|
+    [1024, 200_000].each do |size|
+      it "sends the fields behind a body of #{size} bytes (#{by})" do
+        [client(grant: true), greedy].each do |one|
+          answer = one.get(target(size, by))
+          expect(answer.body).to be_payload(payload(size))
+          expect([answer["trailer"], answer.trailers]).to eq(["x-end", [["x-end", by]]])
+        end
+        settled
+      end
+    end
+  end
+
+  it "sends the fields behind a body of regions as it sends the regions, and no frame besides" do
+    before = seen[:bursts]
+    expect(greedy.get(target(200_000, "trailed")).frames).to eq(([16_384] * 12) + [3392])
+    expect(seen[:bursts]).to be > before
+  end
+
+  it "ends a response whose stream is reset before the fields behind the body" do
+    one = client(window: 100, connection_window: FramesClient::LARGE_WINDOW)
+    id = one.request(target(1024, "trailed"))
+    one.receive { one.answers[id].body.bytesize == 100 }
+    one.reset(id)
+    expect(one.get(target(100, "trailed")).trailers).to eq([%w[x-end trailed]])
+    settled
+  end
+
+  it "goes on with what was asked for, when the client says that it takes no stream of the server's" do
+    size = 3_000_017
+    one = client
+    begun = one.request(target(size))
+    one.receive { one.answers[begun].body.bytesize == FramesClient::DEFAULT_WINDOW }
+    waiting = one.request(target(70_000, "pieces"))
+    one.say_goodbye
+    one.grant(FramesClient::LARGE_WINDOW - FramesClient::DEFAULT_WINDOW)
+    [[begun, size], [waiting, 70_000]].each do |id, length|
+      one.grant(length, id)
+      expect(one.answer(id).body).to be_payload(payload(length))
+    end
+    one.socket.close
+    settled
+  end
+
+  it "ends the connection when the client says so and has nothing asked for" do
+    one = client
+    one.get(target(1024))
+    one.say_goodbye
+    expect(one.drain).to be(true)
+  end
+
+  it "closes a small range of Rack::Files that is cut short" do
+    path = Payload.path(70_001)
+    one = client(window: 100, connection_window: FramesClient::LARGE_WINDOW)
+    id = one.request(target(70_001, "middleware"), { "range" => "bytes=5-20000" })
+    one.receive { one.answers[id].body.bytesize == 100 }
+    expect(open_files(path)).to eq(1)
+    one.reset(id)
+    eventually("no open file", within: 2) { open_files(path).zero? }
+  end
+
   it "keeps within windows of a few bytes" do
     one = client(window: 100, connection_window: FramesClient::DEFAULT_WINDOW, grant: true)
     expect(one.get(target(10_000)).body).to be_payload(payload(10_000))

@@ -26,7 +26,7 @@ class FramesClient
   private_constant :PREFACE, :ACK
 
   # What came of a request.
-  Answer = Struct.new(:headers, :body, :ended, :reset, :frames, :window) do
+  Answer = Struct.new(:headers, :body, :ended, :reset, :frames, :window, :trailers) do
     def status
       headers && Integer(headers.assoc(":status").last)
     end
@@ -125,6 +125,11 @@ class FramesClient
     send_frame(RST_STREAM, 0, id, [code].pack("N"))
   end
 
+  # Says that no stream of the server's will be taken any more.
+  def say_goodbye
+    send_frame(GOAWAY, 0, 0, [0, 0].pack("NN"))
+  end
+
   # Changes the window of every stream, those that are open too.
   def initial_window=(size)
     @answers.each_value { |answer| answer.window += size - @window }
@@ -206,7 +211,11 @@ class FramesClient
     raise Broken, "HEADERS without END_HEADERS" unless flags.anybits?(END_HEADERS)
 
     answer = @answers.fetch(id)
-    answer.headers = Protocol::HPACK::Decompressor.new(payload, @hpack).decode
+    fields = Protocol::HPACK::Decompressor.new(payload, @hpack).decode
+    raise Broken, "HEADERS after the end of stream #{id}" if answer.over?
+    raise Broken, "trailers that do not end stream #{id}" if answer.headers && flags.nobits?(END_STREAM)
+
+    answer.headers ? answer.trailers = fields : answer.headers = fields
     answer.ended = flags.anybits?(END_STREAM)
   end
 end

@@ -91,12 +91,31 @@ apps = {
   end,
   "middleware" => S::Middleware.new(stock, timeout: TIMEOUT),
   "rack" => stock,
+  "trailed" => files,
+  "completed" => files,
   "pieces" => ->(env) { [200, {}, Pieces.new(File.join(root, env["PATH_INFO"]))] },
   "seen" => report
 }
 app = lambda do |env|
   _, first, rest = env["PATH_INFO"].match(%r{\A/([a-z]+)(.*)\z}mn).to_a
   apps.fetch(first).call(env.merge("SCRIPT_NAME" => "/#{first}", "PATH_INFO" => rest))
+end
+
+# Fields behind the body: known before its last frame, or only when it is closed.
+class Trailers < Protocol::HTTP::Middleware
+  def call(request)
+    response = super
+    headers = response.headers
+    case request.path
+    when %r{\A/trailed/}
+      headers.add("trailer", "x-end")
+      headers.define_singleton_method(:trailer!) { { "x-end" => "trailed" }.each }
+    when %r{\A/completed/}
+      headers.add("trailer", "x-end")
+      Protocol::HTTP::Body::Completable.wrap(response) { headers.add("x-end", "completed") }
+    end
+    response
+  end
 end
 
 options = { timeout: TIMEOUT }
@@ -112,7 +131,7 @@ endpoint = Async::HTTP::Endpoint.parse("http#{"s" if tls}://127.0.0.1:#{port}", 
                                                                                 ssl_context: context)
 trap(:TERM) { Thread.main.raise(Interrupt) }
 begin
-  Sync { Async::HTTP::Server.new(Protocol::Rack::Adapter.new(app), endpoint).run.wait }
+  Sync { Async::HTTP::Server.new(Trailers.new(Protocol::Rack::Adapter.new(app)), endpoint).run.wait }
 rescue Interrupt
   nil
 end

@@ -118,6 +118,13 @@ module Hyperion
             super
           end
 
+          # A client that takes no more streams of ours, without an error, gets what it has asked for by its own (RFC
+          # 9113, 6.8), and ends the connection then.
+          def receive_goaway(frame)
+            _, error_code, = frame.unpack
+            super if @streams.empty? || !error_code.zero?
+          end
+
           # Ends the connection both ways. The reader is told so, and closes it.
           def shut_down
             @stream.io.to_io.shutdown

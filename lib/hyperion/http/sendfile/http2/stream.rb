@@ -14,6 +14,7 @@ module Hyperion
           def send_response(response)
             return response&.close if @stream.closed? # the client doesn't wait for it any more
 
+            @stream.trailed = response.headers.fields.assoc("trailer") if response
             response.close if response&.not_modified? # its content-length would be the file's, not 0 (RFC 9110, 8.6)
             super
           ensure
@@ -27,6 +28,9 @@ module Hyperion
             super
             @request = Request.new(self)
           end
+
+          # Whether the response says that fields will follow its body.
+          attr_writer :trailed
 
           # @return [Boolean] whether the response's body is, or was, an output's to close
           def answered?
@@ -74,7 +78,7 @@ module Hyperion
           def regions_of(body)
             return unless @connection.direct?
 
-            bare = AsyncHTTP.uncovered(body)
+            bare = @trailed ? body : AsyncHTTP.uncovered(body) # the covering may add them when it is closed
             regions = file(bare) || AsyncHTTP.regions_of(bare) || AsyncHTTP.strings_of(bare, @connection.timeout)
             return unless regions&.bytesize&.positive?
 

@@ -22,7 +22,7 @@ module Hyperion
       # `config.middleware.insert_before 0` in Rails. A body that is changed all the same, by compression say, sees to
       # it that it is read in pieces.
       class Middleware
-        # Bodies up to this many bytes are left alone.
+        # Files up to this many bytes are left alone.
         SMALL = 32 * 1024
         CONTENT_RANGE = %r{\Abytes (\d+)-(\d+)/(\d+)\z}
         private_constant :SMALL, :CONTENT_RANGE
@@ -101,6 +101,9 @@ module Hyperion
           file&.close unless taken
         end
 
+        # Small ranges, too: the body of Rack::Files has its file open until it is read to its end, and a server that asks
+        # for one piece after another, as Falcon does, need not come there.
+        #
         # @return [Array(Integer, Integer), nil] nil: not what the headers say, or too little
         def region(size, headers, body)
           offset = 0
@@ -111,7 +114,9 @@ module Hyperion
             return # several ranges
           end
           announced = field(headers, "content-length")
-          [offset, length] if length && length > SMALL && (announced.nil? || announced == length.to_s)
+          return unless length && (announced.nil? || announced == length.to_s)
+
+          [offset, length] if length > SMALL || !body.respond_to?(:to_path)
         end
 
         def range(size, content_range, body)
