@@ -101,8 +101,8 @@ module Hyperion
           file&.close unless taken
         end
 
-        # Small ranges, too: the body of Rack::Files has its file open until it is read to its end, and a server that asks
-        # for one piece after another, as Falcon does, need not come there.
+        # Small ranges, too: the body of Rack::Files has its file open until it is read to its end, and a server that
+        # asks for one piece after another, as Falcon does, need not come there.
         #
         # @return [Array(Integer, Integer), nil] nil: not what the headers say, or too little
         def region(size, headers, body)
