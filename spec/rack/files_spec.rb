@@ -285,6 +285,7 @@ RSpec.describe S::Files do
 
     it "is not meant by an asterisk (9.3.7)" do
       expect(here.call("OPTIONS", "*").status).to eq(200)
+      expect(app.call(env("", "OPTIONS", "REQUEST_URI" => "*")).first).to eq(200) # as unicorn has it
       expect(app.call(env("*")).first).to eq(404)
     end
 

@@ -81,7 +81,7 @@ module Hyperion
           method = env["REQUEST_METHOD"]
           return not_allowed(method) unless METHODS.include?(method)
 
-          return options if method == "OPTIONS" && env["PATH_INFO"] == "*" # of the server itself
+          return options if method == "OPTIONS" && server_itself?(env)
 
           # Of "http://host" Falcon makes no path.
           path = RequestPath.resolve(env["PATH_INFO"] || "")
@@ -106,6 +106,11 @@ module Hyperion
         end
 
         private
+
+        # Of "*" unicorn makes an empty path.
+        def server_itself?(env)
+          env["PATH_INFO"] == "*" || env["REQUEST_URI"] == "*"
+        end
 
         def one_of(values, value, name)
           return value if values.include?(value)
