@@ -27,7 +27,8 @@ class Listing
     <%- end -%>
     </ul>
   TEMPLATE
-  private_constant :HTML
+  METHODS = %w[GET HEAD OPTIONS].freeze
+  private_constant :HTML, :METHODS
 
   include ERB::Util
 
@@ -39,12 +40,14 @@ class Listing
   def call(env)
     path = env["PATH_INFO"].to_s.b
     directory = directory(path)
-    return @files.call(env) unless directory && %w[GET HEAD].include?(env["REQUEST_METHOD"])
+    method = env["REQUEST_METHOD"]
+    return @files.call(env) unless directory && METHODS.include?(method)
+    return [200, { "allow" => METHODS.join(", "), "content-length" => "0" }, []] if method == "OPTIONS"
     return redirect("#{path}/") unless path.end_with?("/")
 
     page = page(directory).b
     [200, { "content-type" => "text/html; charset=utf-8", "content-length" => page.bytesize.to_s },
-     env["REQUEST_METHOD"] == "HEAD" ? [] : [page]]
+     method == "HEAD" ? [] : [page]]
   end
 
   private

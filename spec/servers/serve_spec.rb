@@ -24,8 +24,8 @@ RSpec.describe "a directory on a server" do
     server
   end
 
-  def get(server, target)
-    Wire.new(Cleanup.close(server.connect)).call("GET", target)
+  def get(server, target, method = "GET")
+    Wire.new(Cleanup.close(server.connect)).call(method, target)
   end
 
   %w[puma falcon unicorn pitchfork webrick].each do |name|
@@ -69,6 +69,10 @@ RSpec.describe "a directory on a server" do
     server = start(serve, "puma")
     expect(get(server, "/sub%20folder")["location"]).to eq("/sub%20folder/")
     expect(get(server, "/sub%20folder/").body).to include('<a href="../">../</a>')
+    { "OPTIONS" => 200, "POST" => 405 }.each do |method, status|
+      answer = get(server, "/sub%20folder/", method)
+      expect([answer.status, answer["allow"]]).to eq([status, "GET, HEAD, OPTIONS"])
+    end
     ["/out/", "/out", "/%2e%2e/", "/sub%20folder/../../", "//outside/", "/none/"].each do |target|
       expect([target, get(server, target).status]).to eq([target, 404])
     end
