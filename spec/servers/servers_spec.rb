@@ -104,17 +104,19 @@ RSpec.shared_examples "files over connections" do |name|
     end
   end
 
-  it "keeps it through responses without a body, too" do
-    skip "#{name} ends every response with its connection" unless OnServers::KEEP_ALIVE.include?(name)
+  %w[files linted].each do |by|
+    it "keeps it through responses without a body, too (#{by})" do
+      skip "#{name} ends every response with its connection" unless OnServers::KEEP_ALIVE.include?(name)
 
-    etag = fetch(target(OnServers::LARGE))["etag"]
-    large = target(OnServers::LARGE)
-    [["GET", large, { "if-none-match" => etag }, 304], ["HEAD", large, {}, 200], ["OPTIONS", large, {}, 200],
-     ["HEAD", large, { "if-none-match" => etag }, 304], ["GET", large, { "range" => "bytes=9999999-" }, 416],
-     ["GET", large, { "if-match" => '"x"' }, 412], ["GET", "/files/none", {}, 404],
-     ["HEAD", "/files/none", {}, 404]].each do |method, target, headers, status|
-      expect(wire.call(method, target, headers).status).to eq(status)
-      expect(wire.call("GET", large).body).to be_payload(payload(OnServers::LARGE))
+      large = target(OnServers::LARGE, by)
+      etag = fetch(large)["etag"]
+      [["GET", large, { "if-none-match" => etag }, 304], ["HEAD", large, {}, 200], ["OPTIONS", large, {}, 200],
+       ["HEAD", large, { "if-none-match" => etag }, 304], ["GET", large, { "range" => "bytes=9999999-" }, 416],
+       ["GET", large, { "if-match" => '"x"' }, 412], ["GET", "/#{by}/none", {}, 404],
+       ["HEAD", "/#{by}/none", {}, 404]].each do |method, target, headers, status|
+        expect(wire.call(method, target, headers).status).to eq(status)
+        expect(wire.call("GET", large).body).to be_payload(payload(OnServers::LARGE))
+      end
     end
   end
 

@@ -21,7 +21,7 @@ module Hyperion
 
         # A connection by HTTP/1.
         class Server < Async::HTTP::Protocol::HTTP1::Server
-          # What {write_fixed_length_body} stands on, in the versions whose source was read.
+          # What {write_body} and {write_fixed_length_body} stand on, in the versions whose source was read.
           KNOWN = AsyncHTTP.known?({
                                      ::Protocol::HTTP1::VERSION => [">= 0.34", "< 0.42"],
                                      ::Protocol::Rack::VERSION => AsyncHTTP::RACK
@@ -33,13 +33,15 @@ module Hyperion
             super
           end
 
-          # Ends the head. A 304 has no content-length: that would be the file's, not 0 (RFC 9110, 8.6).
+          # A 304 ends with its head, whatever its body looks like, and has no content-length: that would be the file's,
+          # not 0 (RFC 9110, 8.6).
           #
           # @param body [::Protocol::HTTP::Body::Readable, nil]
-          def write_empty_body(body = nil)
+          def write_body(version, body, *)
             return super unless @status == 304 && KNOWN
 
             begin
+              write_connection_header(version)
               @stream.write("\r\n")
               @stream.flush
               body&.close
