@@ -22,9 +22,11 @@
 
 /*
  * A small body is one read, and a head that fits is copied in front of it: one buffer costs the kernel
- * less than two. It stands on the stack, of which a fiber has 512 KiB.
+ * less than two. It does not lie on the stack: where little of that is left, it would reach across the page that
+ * guards it, and into the next fiber's.
  */
 enum { BODY_ROOM = HS_SMALL_FILE_THRESHOLD, HEAD_ROOM = 4 * 1024 };
+static _Thread_local char buffer[HEAD_ROOM + BODY_ROOM];
 
 /* Whether a write to fd returns rather than wait: O_NONBLOCK is set, or it is a regular file. */
 bool
@@ -52,6 +54,19 @@ write_holding_sigpipe(int fd, const struct iovec *pieces, int count)
     return written;
 }
 
+/* A blocking terminal that polls writable takes a byte without waiting, and no more is promised. */
+static ssize_t
+write_to_terminal(struct pollfd *ready, const char *bytes, size_t length)
+{
+    size_t done = 0;
+
+    do {
+        if (write(ready->fd, bytes + done, 1) != 1) break;
+        done++;
+    } while (done < length && poll(ready, 1, 0) > 0);
+    return done > 0 ? (ssize_t)done : -1;
+}
+
 /*
  * For what is no socket, and so has no MSG_DONTWAIT. A blocking pipe that polls writable takes
  * PIPE_BUF bytes without waiting, and no more is promised.
@@ -69,7 +84,8 @@ write_without_waiting(int fd, const struct iovec *pieces, int count)
     if (ready == 0) errno = EAGAIN;
     if (ready <= 0) return -1;
     if (first.iov_len > PIPE_BUF) first.iov_len = PIPE_BUF;
-    return write_holding_sigpipe(fd, &first, 1);
+    return isatty(fd) ? write_to_terminal(&pollfd, first.iov_base, first.iov_len)
+                      : write_holding_sigpipe(fd, &first, 1);
 }
 
 static ssize_t
@@ -151,7 +167,6 @@ typedef ssize_t reader(int fd, void *buffer, size_t size, off_t offset);
 static struct hs_moved
 read_and_send(const struct hs_transfer *t, reader *read)
 {
-    char buffer[HEAD_ROOM + BODY_ROOM];
     size_t head = t->head_length - t->head_sent; /* of it, in front of the next piece */
     off_t chunk = hs_next_chunk(t);
     off_t end = (off_t)head + chunk; /* of head and chunk laid end to end */

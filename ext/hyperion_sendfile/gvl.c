@@ -148,8 +148,9 @@ finish(VALUE argument)
     if (call->owned_in_fd >= 0) close(call->owned_in_fd);
     if (call->owned_out_fd >= 0) close(call->owned_out_fd);
     call->owned_in_fd = call->owned_out_fd = -1;
-    if (call->yield_counts && (t->sent > 0 || t->head_sent > call->head_before)) {
-        rb_yield_values(2, OFFT2NUM(t->sent), SIZET2NUM(t->head_sent - call->head_before));
+    if (call->yields > 0 && (t->sent > 0 || t->head_sent > call->head_before)) {
+        rb_yield_values(call->yields, OFFT2NUM(t->sent),
+                        SIZET2NUM(t->head_sent - call->head_before));
     }
     return Qnil;
 }
@@ -184,12 +185,12 @@ hs_call_run(struct hs_call *call)
 
     t->status = HS_INTERRUPTED; /* until it has run */
     if (call->keep_gvl) run_keeping_gvl(t);
-    if (t->status == HS_INTERRUPTED && !t->wait && !call->yield_counts && rb_thread_alone()) {
+    if (t->status == HS_INTERRUPTED && !t->wait && call->yields == 0 && rb_thread_alone()) {
         run_attempt_alone(t);
     }
     if (t->status == HS_INTERRUPTED) {
         rb_ensure(run_to_an_end, (VALUE)call, finish, (VALUE)call);
-    } else if (call->yield_counts) {
+    } else if (call->yields > 0) {
         finish((VALUE)call);
     }
     RB_GC_GUARD(call->out);

@@ -62,7 +62,7 @@ one_attempt(struct hs_call *call)
 {
     struct hs_transfer *t = &call->transfer;
 
-    call->yield_counts = rb_block_given_p();
+    call->yields = rb_block_given_p() ? 1 : 0;
     if (t->length > 0) {
         hs_call_run(call);
         hs_raise_if_failed(call);
@@ -151,7 +151,7 @@ sendfile_copy_small(int argc, VALUE *argv, VALUE self)
 
     t->method = hs_small_method(t);
     call.keep_gvl = atomic_load_explicit(&keep_gvl, memory_order_relaxed);
-    call.yield_counts = rb_block_given_p();
+    call.yields = rb_block_given_p() ? 2 : 0;
     hs_call_run(&call);
     hs_raise_if_failed(&call);
     RB_GC_GUARD(head);

@@ -72,7 +72,7 @@ native_transfer(int argc, VALUE *argv, VALUE self)
     t->length = hs_bytes(argv[3], "len");
     hs_check_region(t->offset, t->length);
     t->out_fd = hs_out_descriptor(argv[0]);
-    call.yield_counts = true;
+    call.yields = 2;
     call.head_before = t->head_sent;
 
     hs_call_run(&call);
@@ -213,19 +213,29 @@ would_stall_loop(VALUE in, VALUE offset, VALUE len)
     return !hs_resident(hs_in_descriptor(in), FIX2LONG(offset), FIX2LONG(len));
 }
 
+static VALUE
+head_of(const struct hs_transfer *t)
+{
+    return rb_obj_freeze(rb_str_new(t->head, (long)t->head_length));
+}
+
 /*
- * Native.copy_at_once(out, in, offset, len, head, timeout) { |bytes, head_bytes| } -> true, :turn, bytes, or nil
+ * Native.copy_at_once(out, in, offset, len, head, timeout) { |bytes, head_bytes| }
+ *     -> true, :turn, bytes, [bytes, head], or nil
  *
  * What copy_to_socket does for a small body between two IOs, in as few steps as can be: call copy_small
  * by its public name, which checks the arguments. true: all is out; :turn: the same, and a fiber has to
- * let others run; bytes: as many of head and body are out; nil: this is not the case it is for, and
- * nothing was sent. The block is copy_small's, where another thread may interrupt this one.
+ * let others run; bytes: as many of head and body are out, of the head that comes with them where another
+ * thread may have changed the one given; nil: this is not the case it is for, and nothing was sent. The block
+ * is copy_small's, where another thread may interrupt this one.
  */
 static VALUE
 native_copy_at_once(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len, VALUE head,
                     VALUE timeout)
 {
     VALUE arguments[] = {out, in, offset, len, head};
+    struct hs_transfer given = {.head = ""};
+    char head_copy[1024];
     int count;
     long whole;
     VALUE moved;
@@ -235,11 +245,17 @@ native_copy_at_once(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len, VA
         would_stall_loop(in, offset, len)) {
         return Qnil;
     }
-    whole = FIX2LONG(len) + (RB_TYPE_P(head, T_STRING) ? RSTRING_LEN(head) : 0);
+    if (RB_TYPE_P(head, T_STRING)) {
+        arguments[4] = hs_set_head(&given, head, head_copy, sizeof(head_copy));
+    }
+    whole = FIX2LONG(len) + (long)given.head_length;
     count = NIL_P(head) ? 4 : 5;
     moved = rb_thread_alone() ? rb_funcallv(sendfile, id_copy_small, count, arguments)
                               : rb_funcall_passing_block(sendfile, id_copy_small, count, arguments);
-    if (moved != LONG2FIX(whole)) return moved;
+    if (moved != LONG2FIX(whole)) {
+        return given.head_length == 0 || OBJ_FROZEN(head) ? moved
+                                                          : rb_assoc_new(moved, head_of(&given));
+    }
     hs_count(HS_SMALL_RESPONSES, 1);
     hs_count(HS_SMALL_BYTES, (uint64_t)FIX2LONG(len));
 
@@ -247,11 +263,11 @@ native_copy_at_once(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len, VA
 }
 
 /*
- * Native.frames_at_once(frames, out, in, head, timeout) { |bytes, head_bytes| } -> true, bytes, or nil
+ * Native.frames_at_once(frames, out, in, head, timeout) { |bytes, head_bytes| } -> true, [bytes, head], or nil
  *
  * What copy_data_frames does for a few frames of a file that is in the page cache, to an IO: one attempt, as of
- * transfer. true: all is out; bytes: as many of head and wire are, and frames knows what is left; nil: this is not
- * the case it is for, and nothing was sent. The block gets what is out of both, where another thread may interrupt
+ * transfer. true: all is out; bytes: as many of head and wire are, and frames knows what is left, and head, what it
+ * was; nil: this is not the case it is for, and nothing was sent. The block gets what is out of both, where another thread may interrupt
  * this one.
  */
 static VALUE
@@ -273,13 +289,14 @@ native_frames_at_once(VALUE self, VALUE frames, VALUE out, VALUE in, VALUE head,
     t->length = hs_frames_wire_length(f);
     t->in_fd = hs_in_descriptor(in);
     t->out_fd = hs_out_descriptor(out);
-    call.yield_counts = !rb_thread_alone(); /* who else would close out, or interrupt this one? */
+    call.yields = rb_thread_alone() ? 0 : 2; /* who else would close out, or interrupt this one? */
 
     hs_call_run(&call);
     hs_raise_if_failed(&call);
     RB_GC_GUARD(head);
     RB_GC_GUARD(frames);
-    return t->status == HS_DONE ? Qtrue : OFFT2NUM((off_t)t->head_sent + t->sent);
+    return t->status == HS_DONE ? Qtrue
+                                : rb_assoc_new(OFFT2NUM((off_t)t->head_sent + t->sent), head);
 }
 
 /* Native.push(io, more) -> nil: sends what Nagle's algorithm holds back, and with more what MSG_MORE does */
@@ -386,8 +403,9 @@ native_resident_p(VALUE self, VALUE file, VALUE offset, VALUE len)
                : Qfalse;
 }
 
-/* A file up to this size is read at once. It lies on the stack, which for a fiber is small. */
+/* A file up to this size is read at once. Not on the stack, of which so much may not be left. */
 enum { CACHED_MAX = 32 * 1024 };
+static _Thread_local char content[CACHED_MAX];
 
 static VALUE
 file_for(VALUE fd)
@@ -405,7 +423,6 @@ file_for(VALUE fd)
 static VALUE
 native_open_cached(VALUE self, VALUE root, VALUE path, VALUE links)
 {
-    char content[CACHED_MAX];
     const char *root_name = StringValueCStr(root);
     const char *path_name = StringValueCStr(path);
     unsigned policy = NUM2UINT(links);

@@ -238,7 +238,7 @@ struct hs_call {
     VALUE out;
     VALUE in;           /* nil: a head alone */
     bool keep_gvl;      /* for as long as nothing makes it wait: see hs_buffered_resident */
-    bool yield_counts;  /* to the block: region and head bytes, also when an exception passes */
+    int yields;         /* region bytes (1) and head bytes (2), also when an exception passes */
     size_t head_before; /* bytes of the head that earlier calls sent */
     int owned_out_fd;   /* -1, or a duplicate that the call closes */
     int owned_in_fd;

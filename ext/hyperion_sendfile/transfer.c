@@ -43,8 +43,9 @@ bool
 hs_is_refusal(int err)
 {
     return err == EINVAL || err == ENOSYS || err == EOPNOTSUPP || err == ENOTSUP || err == EPERM ||
-           err == ESPIPE || /* Linux: the source has no offsets */
-           err == ENOTSOCK; /* BSD, Darwin: the destination is no socket */
+           err == EOVERFLOW || /* Linux: an offset beyond what one of the file systems has */
+           err == ESPIPE ||    /* Linux: the source has no offsets */
+           err == ENOTSOCK;    /* BSD, Darwin: the destination is no socket */
 }
 
 /*

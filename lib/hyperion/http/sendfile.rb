@@ -163,27 +163,30 @@ module Hyperion
         #
         # @param waiter [Module, nil] nil: whichever suits who is calling
         def deliver(waiter, out, file, offset, len, head, timeout, progress)
+          sent = 0
           begin
-            unless progress
-              moved = Native.copy_at_once(out, file, offset, len, head, timeout) { |body, start| moved = body + start }
-            end
+            moved = Native.copy_at_once(out, file, offset, len, head, timeout) { |body, _| sent = body } unless progress
             return len if moved == true
           rescue Errno::ESPIPE
             nil # the file has no offsets, and nothing was sent
           rescue SystemCallError, IOError => e
-            raise Progress.tell(e, of_body(moved, head, len), len)
+            raise Progress.tell(e, sent, len)
           end
-          if moved == :turn
-            sleep(0) if waiter.nil? && Waiters.under_scheduler?
-            return len
-          end
+          moved, head = moved if Array === moved
+          return take_turn(waiter, len) if moved == :turn
 
           waiter ||= Waiters.current
           if moved.nil? && progress.nil? && waiter.steps_wait? && in_one_go?(out, file, offset, len, head, timeout)
+            head = Transfer.own(head)
             moved = in_one_go(out, file, offset, len, head, timeout)
             return len if moved == true
           end
           by_route(waiter, moved, out, file, offset, len, head, timeout, progress)
+        end
+
+        def take_turn(waiter, len)
+          sleep(0) if waiter.nil? && Waiters.under_scheduler?
+          len
         end
 
         def in_one_go?(out, file, offset, len, head, timeout)
@@ -238,7 +241,7 @@ module Hyperion
           transfer
         end
 
-        # @param moved [Integer, nil, true, Symbol] what {Native.copy_at_once} answered
+        # @param moved [Integer, nil, true] bytes of head and region that are out; true: all of them
         def of_body(moved, head, len)
           return moved ? len : 0 unless Integer === moved
 

@@ -86,9 +86,10 @@ module Hyperion
 
         # A few frames of a file, which is what a server with many streams sends most: one call and no object.
         #
-        # @return [true, Integer, nil] as {Native.frames_at_once}
+        # @return [true, Array, nil] as {Native.frames_at_once}
         def frames_at_once(frames, out, source, len, head, timeout)
           sent = of_head = 0
+          head_size = head.to_s.bytesize
           moved = Native.frames_at_once(frames, out, source, head, timeout) do |bytes, head_bytes|
             sent = bytes
             of_head = head_bytes
@@ -101,7 +102,7 @@ module Hyperion
         rescue Errno::ESPIPE
           nil # it is no file, as is said elsewhere
         rescue SystemCallError, IOError => e
-          torn = !frames.boundary?(sent) || (of_head.positive? && of_head < head.bytesize)
+          torn = !frames.boundary?(sent) || (of_head.positive? && of_head < head_size)
           raise Progress.tell(e, frames.region(sent), len, torn: torn)
         end
 
@@ -110,8 +111,9 @@ module Hyperion
           sleep(0) if Native.turn_due?(sent) && Waiters.under_scheduler?
         end
 
-        # @param moved [Integer, nil] bytes of head and wire that are out already
+        # @param moved [Array, nil] bytes of head and wire that are out already, and the head
         def deliver_frames(transfer, kind, moved, out, source, offset, head, timeout, progress)
+          moved, head = moved if moved
           timeout = own_timeout(out) if timeout == :io
           # Of a file that bytes have come from nothing is asked: another thread may have closed it.
           transfer.set(out, moved ? source : DataFrames.file(source), offset, head, timeout, progress)

@@ -33,6 +33,8 @@ module Hyperion
         # Adds the counts to an exception that came from below, or replaces those of a transfer within.
         # @api private
         def self.tell(error, sent, expected, torn: true)
+          return error if error.frozen? # as one made beforehand may be, or one that came from another Ractor
+
           error.extend(self) unless error.is_a?(Progress)
           error.record_progress(sent, expected, torn)
           error

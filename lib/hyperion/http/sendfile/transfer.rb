@@ -33,8 +33,8 @@ module Hyperion
           @file = file
           @offset = offset
           @length = length
-          @head = head.nil? || head.frozen? ? head : String.new(head).freeze # the caller may reuse it meanwhile
-          @head_left = head ? head.bytesize : 0
+          @head = Transfer.own(head)
+          @head_left = @head ? @head.bytesize : 0
           @head_sent = 0
           @sent = 0
           @timeout = timeout && timeout > FOR_EVER ? nil : timeout
@@ -50,6 +50,11 @@ module Hyperion
         # From now on the next byte is due within the timeout.
         def start
           @deadline = @timeout && (Transfer.now + @timeout)
+        end
+
+        # The caller may reuse a head meanwhile, and have methods of its own on it.
+        def self.own(head)
+          head.nil? || (head.frozen? && head.instance_of?(String)) ? head : String.new(head).freeze
         end
 
         # Seconds on a clock that never jumps.

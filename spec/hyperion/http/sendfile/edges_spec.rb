@@ -3,7 +3,9 @@
 # Combinations that are rare, and each of which once went wrong.
 
 require "spec_helper"
+require "io/console"
 require "open3"
+require "pty"
 require "rbconfig"
 require "tempfile"
 require "zlib"
@@ -45,6 +47,61 @@ RSpec.describe Hyperion::Http::Sendfile, "at the edges" do
       exit!(true) # or Ruby tries to write what is buffered once more
     RUBY
     expect([output, status.success?]).to eq(["0", true])
+  end
+
+  # More than the page that guards a stack must not be taken of it in one step, least of all without the GVL.
+  it "needs little of the stack", needs: :extension do
+    output, status = Open3.capture2e(RbConfig.ruby, *$LOAD_PATH.flat_map { |path| ["-I", path] }, "-e", <<~RUBY)
+      require "hyperion/http/sendfile"
+      require "socket"
+      out, peer = UNIXSocket.pair
+      file = File.open("#{Payload.path(1_500)}")
+      Thread.new { loop { peer.readpartial(65_536) } }
+      $deepest = 0
+      def dig(depth, stop, &bottom)
+        $deepest = depth if depth > $deepest
+        depth == stop ? bottom.call : [0].each { [0].sort_by { dig(depth + 1, stop, &bottom) && 0 } }
+      end
+      def fits?(stop, &bottom)
+        Thread.new do
+          dig(0, stop, &bottom) && true
+        rescue SystemStackError
+          false
+        end.value
+      end
+      fits?(-1)
+      whole = $deepest
+      puts(whole - whole.downto(0).find { |depth| fits?(depth) { Hyperion::Http::Sendfile.copy_small(out, file, 0, 1_500) } })
+    RUBY
+    expect(status).to be_success, output
+    expect(output.to_i).to be < 5
+  end
+
+  # It says that it is writable while it has room for a byte. How much it has is chance.
+  it "keeps to the timeout where a terminal in blocking mode is full", needs: :extension do
+    [1, 2_500, 4_000].each do |before|
+      reader, out = PTY.open.each { |io| Cleanup.close(io) }
+      out.raw!
+      out.syswrite("x" * before)
+      out.nonblock = false
+      sender = start_under(:thread) { S.copy_to_socket(out, payload_file(size), 0, size, timeout: 0.3) }
+      expect { sender.value }.to raise_error(S::TimeoutError)
+      received = reader.readpartial(4_000)
+      expect(received).to be_payload((("x" * before) + payload(size)).byteslice(0, received.bytesize))
+    end
+  end
+
+  it "knows that a file ends before an offset that no file of its kind has" do
+    [2**44, 2**62].product([1_500, 60_000, 300_007]) do |offset, length|
+      expect { S.copy_to_socket(channel(:unix).out, payload_file(size), offset, length, timeout: 5) }
+        .to raise_error(S::TruncatedError)
+    end
+  end
+
+  it "lets an error that is frozen through as it is" do
+    out = Object.new
+    out.define_singleton_method(:write) { |_| raise IOError.new("full").freeze }
+    expect { S.copy_to_socket(out, payload_file(1_500)) }.to raise_error(IOError, "full")
   end
 
   it "lets a block that waits be killed, over TLS too" do

@@ -26,6 +26,66 @@ RSpec.describe Hyperion::Http::Sendfile, "in the middle of a call" do
     end
   end
 
+  # Other threads run while a first attempt is made, which the full socket takes a part of.
+  describe "a head that another thread changes", needs: :extension do
+    def change_meanwhile(head, receiver, name)
+      taken = Thread::Queue.new
+      allow(receiver).to receive(name).and_wrap_original do |attempt, *arguments, &block|
+        attempt.call(*arguments, &block).tap do |moved|
+          head.replace("another, of another length")
+          taken << moved
+        end
+      end
+      taken
+    end
+
+    def result_of(channel, taken, &sending)
+      sender = start_under(:thread, &sending)
+      expect(Array(taken.pop).first).to be_between(1, 59_999)
+      reader = channel.read
+      expect(sender.value).to eq(60_000)
+      channel.finish
+      reader.result
+    end
+
+    [60, 3_000].each do |length|
+      it "goes out as it was given, and the region whole (#{length} bytes)" do
+        channel = channel(:tcp, small: true)
+        head = "h" * length
+        taken = change_meanwhile(head, S, :copy_small)
+        received = result_of(channel, taken) do
+          S.copy_to_socket(channel.out, payload_file(60_000), 0, 60_000, head: head)
+        end
+        expect(received).to be_payload(("h" * length) + payload(60_000))
+      end
+    end
+
+    it "goes out as it was given, and the frames whole" do
+      channel = channel(:tcp, small: true)
+      head = "h" * 60
+      taken = change_meanwhile(head, S.const_get(:Native), :frames_at_once)
+      received = result_of(channel, taken) do
+        S.copy_data_frames(channel.out, payload_file(60_000), 0, 60_000, stream_id: 1, head: head)
+      end
+      lengths = [16_384, 16_384, 16_384, 10_848]
+      frames = lengths.each_with_index.map do |bytes, index|
+        [0, bytes, 0, index == 3 ? 1 : 0, 1].pack("CnCCN") + payload(60_000).byteslice(index * 16_384, bytes)
+      end
+      expect(received).to be_payload(("h" * 60) + frames.join)
+    end
+
+    it "goes out as the bytes that it has, whatever its class says of them" do
+      head = Class.new(String) do
+        def bytesize
+          3
+        end
+      end.new("HTTP/1.1 200 OK\r\n\r\n")
+      channel = channel(:stringio)
+      [head, head.dup.freeze].each { |given| S.copy_to_socket(channel.out, payload_file(1_500), head: given) }
+      expect(channel.out.string).to be_payload(("HTTP/1.1 200 OK\r\n\r\n".b + payload(1_500)) * 2)
+    end
+  end
+
   describe "a source whose to_io runs code" do
     # The number of the destination is somebody else's by the time that the source is known.
     it "gets nothing to whoever has the destination's number now" do

@@ -144,11 +144,9 @@ RSpec.describe Hyperion::Http::Sendfile do
   end
 
   # One attempt by any primitive of Primitives::STATUS; the pipe, where one is needed, is the example's.
-  def attempt(primitive, out, source, offset, length)
-    return at_once { S.public_send(primitive, out, source, offset, length) } unless primitive == :copy_splice_into_pipe
-
-    @pipe ||= IO.pipe.each { |io| Cleanup.close(io) }
-    at_once { S.copy_splice_into_pipe(out, source, offset, length, *@pipe) }
+  def attempt(primitive, out, source, offset, length, &block)
+    @pipe ||= IO.pipe.each { |io| Cleanup.close(io) } if primitive == :copy_splice_into_pipe
+    at_once { S.public_send(primitive, out, source, offset, length, *@pipe, &block) }
   end
 
   def queued_in_pipe
@@ -166,6 +164,12 @@ RSpec.describe Hyperion::Http::Sendfile do
             expect(channel.peer.read).to be_payload(bytes.byteslice(offset, length))
           end
         end
+      end
+
+      it "gives a block that takes one argument the bytes, be it a lambda" do
+        told = []
+        expect(attempt(primitive, channel(:unix).out, file, 0, 100, &->(bytes) { told << bytes })).to eq([100, :done])
+        expect(told).to eq([100])
       end
 
       it "touches nothing for length 0" do
