@@ -253,8 +253,9 @@ native_copy_at_once(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len, VA
     moved = rb_thread_alone() ? rb_funcallv(sendfile, id_copy_small, count, arguments)
                               : rb_funcall_passing_block(sendfile, id_copy_small, count, arguments);
     if (moved != LONG2FIX(whole)) {
-        return given.head_length == 0 || OBJ_FROZEN(head) ? moved
-                                                          : rb_assoc_new(moved, head_of(&given));
+        if (!NIL_P(head) && !OBJ_FROZEN(head)) moved = rb_assoc_new(moved, head_of(&given));
+        RB_GC_GUARD(arguments[4]);
+        return moved;
     }
     hs_count(HS_SMALL_RESPONSES, 1);
     hs_count(HS_SMALL_BYTES, (uint64_t)FIX2LONG(len));

@@ -48,7 +48,7 @@ RSpec.describe Hyperion::Http::Sendfile, "in the middle of a call" do
       reader.result
     end
 
-    [60, 3_000].each do |length|
+    [0, 60, 3_000].each do |length|
       it "goes out as it was given, and the region whole (#{length} bytes)" do
         channel = channel(:tcp, small: true)
         head = "h" * length
