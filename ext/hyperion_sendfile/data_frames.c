@@ -5,9 +5,7 @@
 #include "frames.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
-#include <unistd.h>
 
 /* What is read, and sent, at a time. Found by bench/frames.rb. */
 static const size_t AT_ONCE = 256 * 1024;
@@ -257,7 +255,7 @@ lay_out(VALUE argument)
 static VALUE
 close_file(VALUE argument)
 {
-    close(((const struct lay_out *)argument)->fd);
+    hs_own_close(((const struct lay_out *)argument)->fd);
     return Qnil;
 }
 
@@ -267,7 +265,7 @@ lay_out_from_file(struct lay_out *job, int fd)
 {
     int tries = 0;
 
-    job->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    job->fd = hs_own_duplicate(fd);
     if (job->fd >= 0) {
         rb_ensure(lay_out, (VALUE)job, close_file, (VALUE)job);
         return;

@@ -76,7 +76,7 @@ memory = buffers ? "memory_io_buffer" : "memory_string"
 discard = have_func("sigtimedwait", "signal.h") ? "discard_sigtimedwait" : "discard_sigwait"
 
 $defs << "-D_GNU_SOURCE" << "-D_FILE_OFFSET_BITS=64"
-sources = %w[init native arguments gvl transfer signals buffered small records nagle stats
+sources = %w[init native arguments gvl owned transfer signals buffered small records nagle stats
              data_frames framed frames] +
           [preadv, memory, "region_#{region}", "os_#{os}", splice, queue, ktls, resident, cached, cork, wait, discard]
 $srcs = sources.map { |name| "#{name}.c" }

@@ -9,7 +9,6 @@
 #include "sendfile.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <unistd.h>
 
 /* How soon a closed destination is noticed where IO#close can't wake us. */
@@ -65,7 +64,7 @@ run_attempt(void *data)
 static bool
 own(int *fd, int *owned)
 {
-    if (*owned < 0) *owned = fcntl(*fd, F_DUPFD_CLOEXEC, 0);
+    if (*owned < 0) *owned = hs_own_duplicate(*fd);
     if (*owned < 0) return false;
     *fd = *owned;
     return true;
@@ -145,8 +144,8 @@ finish(VALUE argument)
     struct hs_call *call = (struct hs_call *)argument;
     const struct hs_transfer *t = &call->transfer;
 
-    if (call->owned_in_fd >= 0) close(call->owned_in_fd);
-    if (call->owned_out_fd >= 0) close(call->owned_out_fd);
+    if (call->owned_in_fd >= 0) hs_own_close(call->owned_in_fd);
+    if (call->owned_out_fd >= 0) hs_own_close(call->owned_out_fd);
     call->owned_in_fd = call->owned_out_fd = -1;
     if (call->yields > 0 && (t->sent > 0 || t->head_sent > call->head_before)) {
         rb_yield_values(call->yields, OFFT2NUM(t->sent),
@@ -277,9 +276,9 @@ hs_read_in(VALUE in, off_t offset, off_t length)
     VALUE source = hs_in_source(in);
     struct read_in job = {.offset = offset, .length = length};
 
-    job.fd = fcntl(hs_in_descriptor(source), F_DUPFD_CLOEXEC, 0);
+    job.fd = hs_own_duplicate(hs_in_descriptor(source));
     RB_GC_GUARD(source);
     if (job.fd < 0) return; /* only a hint */
     rb_nogvl(read_in_without_gvl, &job, RUBY_UBF_IO, NULL, RB_NOGVL_INTR_FAIL);
-    close(job.fd);
+    hs_own_close(job.fd);
 }

@@ -4,7 +4,7 @@
  *   init.c       the public methods; native.c has those that only lib/ calls
  *   sendfile.h   the internal contract
  *   arguments.c  Ruby values to descriptors and byte counts
- *   gvl.c        one transfer on behalf of Ruby; region_*.c leaves the GVL for it
+ *   gvl.c        one transfer on behalf of Ruby; region_*.c leaves the GVL for it, owned.c has its descriptors
  *   transfer.c   attempt, count, wait, again: no Ruby from here on
  *   os_*.c, buffered.c, small.c, splice.c   the methods of moving bytes
  *   data_frames.c, frames.[hc], framed.c, read_*.c   a region as HTTP/2's DATA frames
@@ -358,9 +358,11 @@ RUBY_FUNC_EXPORTED void
 Init_hyperion_sendfile(void)
 {
     VALUE mHyperion, mHttp, mSendfile;
+    int err;
 
     rb_ext_ractor_safe(true);
     hs_signals_init();
+    if ((err = hs_owned_init()) != 0) rb_syserr_fail(err, "pthread_atfork");
     intern_names();
 
     mHyperion = rb_define_module("Hyperion");

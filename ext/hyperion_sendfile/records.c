@@ -10,7 +10,6 @@
 #include "frames.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -90,7 +89,7 @@ read_without_gvl(VALUE argument)
 static VALUE
 close_piece(VALUE argument)
 {
-    close(((struct piece *)argument)->fd);
+    hs_own_close(((struct piece *)argument)->fd);
     return Qnil;
 }
 
@@ -108,7 +107,7 @@ read_at(VALUE in, char *to, size_t length, off_t position)
     piece.got = hs_read_resident(fd, to, length, position);
     if (piece.got > 0) return piece.got;
 
-    piece.fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    piece.fd = hs_own_duplicate(fd);
     if (piece.fd >= 0) {
         rb_ensure(read_without_gvl, (VALUE)&piece, close_piece, (VALUE)&piece);
     } else {

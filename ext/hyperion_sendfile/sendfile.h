@@ -133,6 +133,17 @@ enum { HS_SMALL_RESPONSES, HS_SMALL_BYTES, HS_WAITS, HS_COUNTERS = 32 };
 void hs_count(unsigned counter, uint64_t by);
 uint64_t hs_counted(unsigned counter);
 
+/*
+ * owned.c: descriptors of a call, each closed by hs_own_close, or in a child that another thread forks meanwhile.
+ * They are opened, and owned at once, between _begin and _end. _duplicate: as dup(2), all in one.
+ */
+void hs_own_begin(void);
+void hs_own(int fd);
+void hs_own_end(void);
+int hs_own_duplicate(int fd);
+void hs_own_close(int fd);
+int hs_owned_init(void);
+
 /* splice.c or splice_none.c */
 hs_method hs_splice;
 hs_method hs_splice_by_own_pipe;

@@ -71,6 +71,19 @@ hs_splice(const struct hs_transfer *t)
     return stopped(done, 0);
 }
 
+static bool
+own_pipe(int fds[2])
+{
+    bool made;
+
+    hs_own_begin();
+    made = pipe2(fds, O_CLOEXEC | O_NONBLOCK) == 0;
+    if (made) hs_own(fds[0]);
+    if (made) hs_own(fds[1]);
+    hs_own_end();
+    return made;
+}
+
 /*
  * By a pipe that lives no longer than the attempt; what is left in it is read again from the file.
  * No pipe to be had is no fault of the transfer: another method needs none.
@@ -82,12 +95,11 @@ hs_splice_by_own_pipe(const struct hs_transfer *transfer)
     struct hs_moved moved;
     int fds[2];
 
-    if (pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0)
-        return (struct hs_moved){.err = errno, .refused = true};
+    if (!own_pipe(fds)) return (struct hs_moved){.err = errno, .refused = true};
     t.pipe_r = fds[0];
     t.pipe_w = fds[1];
     moved = hs_splice(&t);
-    close(fds[0]);
-    close(fds[1]);
+    hs_own_close(fds[0]);
+    hs_own_close(fds[1]);
     return moved;
 }

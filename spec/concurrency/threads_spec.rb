@@ -106,4 +106,49 @@ RSpec.describe Hyperion::Http::Sendfile, "in many threads" do
       expect(received).to be_payload(payload(size).byteslice(run[:offset]..))
     end
   end
+
+  # The thread that would close them is not there.
+  %i[copy_to_socket copy_data_frames].each do |name|
+    it "leaves a child that another thread forks none of its own descriptors (#{name})" do
+      file = payload_file(size)
+      channel = channel(:tcp, small: true)
+      reader = channel.read(:stalled)
+      options = name == :copy_data_frames ? { stream_id: 1 } : {}
+      sender = start_under(:thread) { S.public_send(name, channel.out, file, 0, size, **options) }
+      await_backpressure(channel, sender)
+      opened = -> { Fds.table.values.count(file.path) }
+      expect(opened.call).to eq(2)
+      expect(Faults.in_child { opened.call }).to eq(1)
+      expect(opened.call).to eq(2)
+      reader.go
+      expect(sender.value).to eq(size)
+      expect(opened.call).to eq(1)
+    end
+  end
+
+  it "goes on in a child that its own thread forks midway, in a signal handler" do
+    channel = channel(:tcp, small: true)
+    reader = channel.read(:stalled)
+    file = payload_file(size)
+    in_the_fork = Faults.in_child do
+      trap(:USR2) do
+        if (fork = Process.fork)
+          reader.go
+          Process.wait(fork)
+          raise Process.last_status.to_s.split.last(2).join(" ")
+        end
+      end
+      Thread.new do # beside which there is a duplicate
+        eventually("a duplicate") { Fds.table.values.count(file.path) == 2 }
+        Process.kill(:USR2, Process.pid)
+        sleep
+      end
+      exit!(S.copy_to_socket(channel.out, file, 0, size) == size)
+    rescue RuntimeError => e
+      e.message
+    end
+    channel.finish
+    expect(in_the_fork).to eq("exit 0")
+    expect(reader.result).to be_payload(payload(size))
+  end
 end

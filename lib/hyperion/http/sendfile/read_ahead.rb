@@ -84,17 +84,27 @@ module Hyperion
           end
 
           def work
-            leaving = false
+            leaving = done = nil
             until leaving
-              job, done = @mutex.synchronize do
+              job = nil
+              @mutex.synchronize do
                 leaving = @jobs.empty?
                 @threads -= 1 if leaving
-                @jobs.shift
+                job, done = @jobs.shift
               end
               carry_out(job, done) unless leaving
             end
           ensure
-            @mutex.synchronize { @threads -= 1 } unless leaving # it was killed
+            give_up(done) unless leaving # it was killed
+          end
+
+          # Nobody waits for what no thread does any more.
+          def give_up(done)
+            done&.close
+            @mutex.synchronize do
+              @threads -= 1
+              @jobs.shift.last.close until @threads.positive? || @jobs.empty?
+            end
           end
 
           def carry_out(job, done)

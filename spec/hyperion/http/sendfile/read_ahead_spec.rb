@@ -75,6 +75,25 @@ RSpec.describe Hyperion::Http::Sendfile, "sending a cold file in a fiber" do
     expect(reader.result).to be_payload(payload(100_000) * 6)
   end
 
+  it "goes on when the threads that read are killed" do
+    native = S.const_get(:Native)
+    allow(native).to receive(:resident?).and_return(false)
+    reading = Thread::Queue.new
+    allow(native).to receive(:read_in) { (reading << Thread.current) && sleep }
+    channels = Array.new(6) { channel(:tcp) }
+    readers = channels.map(&:read)
+    file = payload_file(100_000)
+    sender = start_under(:fiber_async) do
+      channels.each { |channel| Fiber.schedule { S.copy_to_socket(channel.out, file, 0, 100_000) } }
+    end
+    threads = Array.new(4) { reading.pop }
+    expect(reading).to be_empty
+    threads.each(&:kill)
+    sender.value
+    channels.each(&:finish)
+    expect(readers.map(&:result)).to all(be_payload(payload(100_000)))
+  end
+
   it "does not move the position of a file whose offset it refuses" do
     file = payload_file(100_000)
     S.copy_to_socket(StringIO.new, file, 0, 100_000) # and so it is in the page cache
