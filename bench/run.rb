@@ -2,8 +2,8 @@
 
 # Runs every script of this folder, each in a process of its own, and says which of them missed what they claim.
 #
-#   ruby -Ilib bench/run.rb            minutes; leaves its figures in bench/results
-#   ruby -Ilib bench/run.rb --quick    under a minute; wider limits, figures in tmp/bench
+#   ruby -Ilib bench/run.rb            half an hour; leaves its figures in bench/results
+#   ruby -Ilib bench/run.rb --quick    a minute; wider limits, figures in tmp/bench
 
 require "rbconfig"
 
