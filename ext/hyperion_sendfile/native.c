@@ -327,13 +327,14 @@ native_nagle_on(VALUE self, VALUE io)
 }
 
 /*
- * Native.send_records(ssl, io, in, position, len, head, head_sent, buffer, frames, report) { |bytes| } -> status
+ * Native.send_records(ssl, io, in, position, len, head, head_sent, buffer, frames, report)
+ *     { |bytes, in_doubt| } -> status
  *
  * One step of userspace TLS: what is in the buffer, then head from head_sent on, then the file from
  * position on, len bytes or to its end (nil), as records through ssl, which writes to io. It may stop
  * anywhere; the buffer then holds what was read and is not out, and is to come back with the next
  * call, whose position and head_sent are those of the first byte in it. The block gets the bytes
- * of head and region that went out. With frames, not nil, position, len and bytes are those of their wire,
+ * of head and region that went out, and whether OpenSSL may have begun to send more. With frames, not nil, position, len and bytes are those of their wire,
  * and with report it stops where frames are whole. Besides the statuses of copy: :want_read.
  */
 static VALUE

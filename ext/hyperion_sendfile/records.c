@@ -43,6 +43,8 @@ struct step {
     size_t head_left;
     off_t sent; /* of head and region laid end to end */
     enum hs_status status;
+    bool offered;  /* OpenSSL was given something */
+    bool in_doubt; /* and may have begun to send what it did not take of that */
     bool corked;
     struct hs_signals signals;
 };
@@ -96,7 +98,7 @@ close_piece(VALUE argument)
 /*
  * What is in memory is read at once: to give the GVL up for it would cost a time slice beside a busy
  * thread. Else the file may be closed by another thread meanwhile, and so it is read by a duplicate;
- * where there is none to be had, nobody else gets the GVL. -1: the file has no offsets.
+ * where there is none to be had, nobody else gets the GVL. -1: errno.
  */
 static ssize_t
 read_at(VALUE in, char *to, size_t length, off_t position)
@@ -116,7 +118,7 @@ read_at(VALUE in, char *to, size_t length, off_t position)
             read_piece(&piece);
         while (read_again(&piece));
     }
-    if (piece.got < 0 && piece.err != ESPIPE) rb_syserr_fail(piece.err, NULL);
+    errno = piece.err;
     return piece.got;
 }
 
@@ -129,11 +131,16 @@ all_read(const struct step *s)
 static ssize_t
 read_piece_at(const void *in, const struct iovec *pieces, int count, off_t offset)
 {
-    ssize_t got = read_at(*(const VALUE *)in, pieces->iov_base, pieces->iov_len, offset);
-
     (void)count;
-    if (got < 0) errno = ESPIPE;
-    return got;
+    return read_at(*(const VALUE *)in, pieces->iov_base, pieces->iov_len, offset);
+}
+
+/* A file without offsets has to be streamed. */
+static void
+read_failed(struct step *s, int err)
+{
+    if (err != ESPIPE) rb_syserr_fail(err, NULL);
+    s->status = HS_UNSUPPORTED;
 }
 
 /*
@@ -146,6 +153,7 @@ fill_with_frames(struct step *s)
     long held = RSTRING_LEN(s->buffer);
     long head = RECORD_AND_FRAME - held;
     ssize_t laid = 0;
+    int err = 0;
 
     rb_str_modify_expand(s->buffer, RECORD_AND_FRAME - held);
     if ((size_t)head > s->head_left) head = (long)s->head_left;
@@ -158,13 +166,18 @@ fill_with_frames(struct step *s)
 
         laid = hs_frames_lay_out(s->frames, fd, s->position, RSTRING_PTR(s->buffer) + held,
                                  (size_t)(RECORD_AND_FRAME - held), read_piece_at, &s->in);
+        err = errno;
         if (laid > 0) {
             s->position += laid;
             rb_str_set_len(s->buffer, held + laid);
         }
     }
     if (RSTRING_LEN(s->buffer) > 0) return true;
-    s->status = laid < 0 ? HS_UNSUPPORTED : all_read(s) ? HS_DONE : HS_EOF;
+    if (laid < 0) {
+        read_failed(s, err);
+    } else {
+        s->status = all_read(s) ? HS_DONE : HS_EOF;
+    }
     return false;
 }
 
@@ -186,7 +199,7 @@ fill(struct step *s)
                               left < (off_t)room ? (size_t)left : room, position);
 
         if (got < 0) {
-            s->status = HS_UNSUPPORTED;
+            read_failed(s, errno);
             return false;
         }
         if (got == 0) break;
@@ -227,6 +240,7 @@ offer(struct step *s)
     long length = RSTRING_LEN(s->buffer);
     long taken;
 
+    s->offered = s->in_doubt = true;
     RB_FL_SET_RAW(s->buffer, RUBY_FL_FREEZE);
     taken = NUM2LONG(rb_rescue2(write_record, (VALUE)s, would_block, (VALUE)s, rb_mWaitWritable,
                                 rb_mWaitReadable, (VALUE)0));
@@ -235,6 +249,7 @@ offer(struct step *s)
         rb_raise(rb_eIOError, "out: took %ld of %ld bytes", taken, length);
 
     s->sent += taken;
+    s->in_doubt = s->status != HS_PARTIAL;
     memmove(RSTRING_PTR(s->buffer), RSTRING_PTR(s->buffer) + taken, (size_t)(length - taken));
     rb_str_set_len(s->buffer, length - taken);
 }
@@ -278,17 +293,18 @@ finish(VALUE argument)
 
     RB_FL_UNSET_RAW(s->buffer, RUBY_FL_FREEZE);
     if (s->corked && !RTEST(rb_funcallv(s->io, id_closed, 0, NULL))) {
-        hs_uncork(hs_out_descriptor(s->io));
+        hs_uncork(rb_io_descriptor(s->io)); /* of what may have been closed for writing */
     }
     hs_signals_release(&s->signals);
-    if (s->sent > 0) rb_yield(OFFT2NUM(s->sent));
+    if (s->offered) rb_yield_values(2, OFFT2NUM(s->sent), s->in_doubt ? Qtrue : Qfalse);
     return Qnil;
 }
 
 /*
  * Sends what it can within a step: the rest of the head, then [position, end) of the file, of which the
  * buffer holds the beginning. That is nobody else's, and is kept from one step to the next. However
- * it is left, the block first gets the bytes that went out, unless there were none.
+ * it is left, the block first gets the bytes that went out, and whether nobody knows if these are all; unless
+ * nothing was tried.
  */
 enum hs_status
 hs_send_records(VALUE ssl, VALUE io, VALUE in, off_t position, off_t end, VALUE head,

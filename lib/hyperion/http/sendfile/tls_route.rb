@@ -11,12 +11,18 @@ module Hyperion
 
         # A step that reads and encrypts records in C.
         class Records
-          # Only a descriptor can be read there; and only of OpenSSL's own method is it known that it
-          # neither waits nor keeps what it is given.
+          # Only a descriptor can be read there; and only of OpenSSL's own methods is it known that they
+          # neither wait nor keep what they are given.
           def self.serve?(transfer)
             EXTENSION && (IO === transfer.file || Integer === transfer.file || transfer.file.nil?) &&
-              transfer.out.method(:write_nonblock).owner.equal?(OpenSSL::Buffering)
+              openssls?(transfer.out)
           end
+
+          def self.openssls?(ssl)
+            ssl.method(:write_nonblock).owner.equal?(OpenSSL::Buffering) &&
+              ssl.method(:syswrite_nonblock).owner.equal?(OpenSSL::SSL::SSLSocket)
+          end
+          private_class_method :openssls?
 
           # @return [Boolean] as {Loop.run}: false when the source turns out to have no offsets
           def self.run(transfer, waiter)
@@ -39,11 +45,10 @@ module Hyperion
 
           def call(transfer)
             transfer.uninterrupted do
-              transfer.in_doubt do
-                Native.send_records(@ssl, @io, transfer.file, transfer.position, transfer.remaining, transfer.head,
-                                    transfer.head_sent, @buffer, transfer.frames, transfer.report?) do |bytes|
-                  transfer.advance_through_head(bytes)
-                end
+              Native.send_records(@ssl, @io, transfer.file, transfer.position, transfer.remaining, transfer.head,
+                                  transfer.head_sent, @buffer, transfer.frames, transfer.report?) do |bytes, in_doubt|
+                transfer.in_doubt = in_doubt
+                transfer.advance_through_head(bytes)
               end
             end
           end

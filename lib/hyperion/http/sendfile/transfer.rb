@@ -16,6 +16,8 @@ module Hyperion
         attr_reader :out, :file, :length, :head, :head_sent, :sent, :timeout, :idle
         # Whether the kernel may be asked to move the bytes by itself.
         attr_writer :native
+        # Whether nobody knows how much was taken of what was given last: see {#in_doubt}.
+        attr_writer :in_doubt
         # By which way it goes: one of {Stats::ROUTES}; nil before that is decided.
         attr_accessor :route
         # Up to where in the file {ReadAhead} has looked.

@@ -96,6 +96,25 @@ RSpec.describe Hyperion::Http::Sendfile, ".copy_data_frames midway" do
         end
       end
 
+      it "is not torn by a file that can't be read", needs: :linux do
+        channel = channel(kind)
+        reader = channel.read
+        error = start_frames(waiter, channel.out, Cleanup.close(File.open("/")), 0, 100).error
+        expect(error).to be_a(Errno::EISDIR).and have_attributes(bytes_sent: 0, bytes_expected: 100, torn?: false)
+        expect(expect_usable(channel, reader)).to be_empty
+      end
+
+      # Behind the end of the stack nothing is mapped.
+      it "sends the whole frames before what can't be read", needs: :linux do
+        top = File.readlines("/proc/self/maps").grep(/\[stack\]/).first[/-(\h+)/, 1].hex
+        channel = channel(kind)
+        reader = channel.read
+        memory = Cleanup.close(File.open("/proc/self/mem"))
+        error = start_frames(waiter, channel.out, memory, top - 32_768, 40_000).error
+        expect(error).to be_a(Errno::EIO).and have_attributes(bytes_sent: 32_768, torn?: false)
+        expect(expect_usable(channel, reader)).to contain_exactly(*[have_attributes(octets: small_frames)] * 2)
+      end
+
       it "tells whether a large frame was torn by a file that is truncated midway",
          needs: (:openssl if Channels::TLS.include?(kind)) do
         [0, 200_000, 262_144].each do |left|

@@ -130,17 +130,19 @@ RSpec.describe Hyperion::Http::Sendfile, "over TLS in userspace" do
     end
   end
 
-  it "goes through a write_nonblock that is not OpenSSL's" do
-    channel = channel(:tls13)
-    reader = channel.read
-    given = +"".b
-    channel.out.define_singleton_method(:write_nonblock) do |data, **options|
-      super(data, **options).tap { |written| given << data.byteslice(0, written) if written.is_a?(Integer) }
+  %i[write_nonblock syswrite_nonblock].each do |name|
+    it "goes through a #{name} that is not OpenSSL's, and may keep what it is given" do
+      channel = channel(:tls13)
+      reader = channel.read
+      kept = []
+      channel.out.define_singleton_method(name) do |data, **options|
+        super(data, **options).tap { |written| kept << [data.dup, written] if written.is_a?(Integer) }
+      end
+      copy_under(:thread, channel.out, payload_file(size), 0, size, head: head)
+      channel.finish
+      expect(kept.map { |data, written| data.byteslice(0, written) }.join).to be_payload(head.b + payload(size))
+      expect(reader.result).to be_payload(head.b + payload(size))
     end
-    copy_under(:thread, channel.out, payload_file(size), 0, size, head: head)
-    channel.finish
-    expect(given).to be_payload(head.b + payload(size))
-    expect(reader.result).to be_payload(given)
   end
 
   it "sends exactly what is not in the page cache" do
@@ -231,6 +233,23 @@ RSpec.describe Hyperion::Http::Sendfile, "over TLS in userspace" do
         channel.finish
         expect(reader.result).to be_payload(payload(4_194_304).byteslice(0, error.bytes_sent))
       end
+    end
+
+    # As another thread may do while a step waits for a disk.
+    it "is told with what went out where it is closed for writing in the middle of a step" do
+      channel = channel(:tls13)
+      records = 0
+      trace = TracePoint.new(:c_return) do |point|
+        channel.wire.close_write if point.method_id == :syswrite_nonblock && (records += 1) == 3
+      end
+      trace.enable
+      expect { described_class.copy_to_socket(channel.out, payload_file(size)) }.to raise_error do |error|
+        trace.disable
+        expect(error).to be_an(IOError).or be_a(SystemCallError)
+        expect(error).to have_attributes(bytes_sent: 3 * record, bytes_expected: size)
+      end
+    ensure
+      trace&.disable
     end
   end
 end
