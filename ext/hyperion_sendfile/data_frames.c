@@ -30,8 +30,11 @@ mark(void *data)
 static void
 release(void *data)
 {
-    xfree(((struct region *)data)->frames.buffer);
-    xfree(data);
+    struct region *region = data;
+
+    if (!NIL_P(region->memory)) hs_memory_forget(region->memory);
+    xfree(region->frames.buffer);
+    xfree(region);
 }
 
 static size_t

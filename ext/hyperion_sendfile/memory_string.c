@@ -23,3 +23,9 @@ hs_memory_let_go(VALUE memory)
 {
     (void)memory;
 }
+
+void
+hs_memory_forget(VALUE memory)
+{
+    (void)memory;
+}

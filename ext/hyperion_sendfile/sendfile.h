@@ -221,12 +221,14 @@ int64_t hs_timeout_ns(VALUE timeout);
 
 /*
  * memory_io_buffer.c or memory_string.c: a String, frozen, or an IO::Buffer where it has_buffers. _bytes: how
- * many there are, from base on. While held, they stay where they are.
+ * many there are, from base on. While held, they stay where they are. _forget: of a holder that is garbage, as
+ * the memory may be by then.
  */
 extern const bool hs_memory_has_buffers;
 size_t hs_memory_bytes(VALUE memory, const char **base);
 void hs_memory_hold(VALUE memory);
 void hs_memory_let_go(VALUE memory);
+void hs_memory_forget(VALUE memory);
 
 /* data_frames.c */
 struct hs_frames *hs_frames_of(VALUE frames);

@@ -250,6 +250,19 @@ RSpec.describe Hyperion::Http::Sendfile, ".copy_data_frames" do
         expect(buffer).not_to be_locked
       end
 
+      it "takes one that is frozen, for several at once, and lets go of it" do
+        buffer = buffer_of("text").freeze
+        outer = StringIO.new
+        S.copy_data_frames(outer, buffer, 0, 4, stream_id: 1) do
+          inner = StringIO.new
+          S.copy_data_frames(inner, buffer, 0, 4, stream_id: 1)
+          expect(inner.string).to end_with("text")
+          expect(buffer).to be_locked
+        end
+        expect(outer.string).to end_with("text")
+        expect(buffer).not_to be_locked
+      end
+
       it "does not take one that somebody else has locked" do
         buffer = buffer_of("text")
         buffer.locked do
