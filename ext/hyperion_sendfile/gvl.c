@@ -57,9 +57,9 @@ run_attempt(void *data)
 }
 
 /*
- * Without the GVL another thread may close a descriptor, and by the time of the system call its
- * number may be somebody else's. So what Ruby does not guard is used by a duplicate, which is ours:
- * the source, where there are other threads, and the destination, where the region is no guard.
+ * Without the GVL another thread may close a descriptor, as a signal handler may on the way there, and by
+ * the time of the system call its number may be somebody else's. So what Ruby does not guard is used by a
+ * duplicate, which is ours: the source, and the destination, where the region is no guard.
  */
 static bool
 own(int *fd, int *owned)
@@ -76,7 +76,7 @@ own_descriptors(struct hs_call *call)
     struct hs_transfer *t = &call->transfer;
     bool all = true;
 
-    if (!NIL_P(call->in) && !rb_thread_alone()) all = own(&t->in_fd, &call->owned_in_fd);
+    if (!NIL_P(call->in)) all = own(&t->in_fd, &call->owned_in_fd);
     if (!hs_region_guards_fd) {
         t->slice_ns = SLICE_NS;
         all = own(&t->out_fd, &call->owned_out_fd) && all;

@@ -107,6 +107,57 @@ RSpec.describe Hyperion::Http::Sendfile, "in the middle of a call" do
     end
   end
 
+  describe "a signal handler that closes the source", needs: :extension do
+    # Signals come at every moment, that between looking the source up and leaving the GVL among them.
+    script = <<~RUBY
+      require "hyperion/http/sendfile"
+      require "socket"
+      length = Integer(ARGV.shift)
+      File.write(ARGV[0], "s" * length)
+      File.write(ARGV[1], "o" * length)
+      file = other = nil
+      trap("USR1") do
+        unless other
+          file&.close
+          other = File.open(ARGV[1])
+        end
+      end
+      parent = Process.pid
+      sender = fork do
+        loop do
+          Process.kill(:USR1, parent)
+          sleep 0.0001
+        end
+      end
+      out, peer = UNIXSocket.pair
+      stop = Process.clock_gettime(Process::CLOCK_MONOTONIC) + 1
+      received = "".b
+      while Process.clock_gettime(Process::CLOCK_MONOTONIC) < stop
+        file = File.open(ARGV[0])
+        other&.close
+        other = nil
+        begin
+          Hyperion::Http::Sendfile.copy_to_socket(out, file, 0, length)
+        rescue IOError
+          nil # it was closed before
+        end
+        received << peer.read_nonblock(length, exception: false).to_s[0]
+        file.close
+      end
+      Process.kill(:KILL, sender)
+      puts [received.count("s").positive?, received.count("o")].inspect
+    RUBY
+
+    [8_192, 100_000].each do |length|
+      it "sends nothing of the file that has its number now (#{length} bytes)" do
+        ruby = [RbConfig.ruby, *$LOAD_PATH.flat_map { |path| ["-I", path] }]
+        files = Array.new(2) { private_payload_file(1).path }
+        output, status = Open3.capture2e(*ruby, "-e", script, length.to_s, *files)
+        expect([output.chomp, status.success?]).to eq(["[true, 0]", true])
+      end
+    end
+  end
+
   describe "SIGPIPE after bytes were moved" do
     script = <<~RUBY
       require "hyperion/http/sendfile"
