@@ -20,7 +20,7 @@ module Hyperion
           @waiter = waiter
           @chunk = Sendfile.tls?(transfer.out) && !transfer.frames ? TlsRoute::RECORD : USERSPACE_CHUNK
           @writer = writer_for(transfer.out)
-          @copies = transfer.io || (defined?(StringIO) && StringIO === transfer.out)
+          @copies = transfer.io || copies?(transfer.out)
           @buffer = @copies ? room_for(transfer) : +""
           @written = 0 # of the buffer
         end
@@ -38,6 +38,11 @@ module Hyperion
         end
 
         private
+
+        # A StringIO does, and at once, unless it has a write of its own.
+        def copies?(out)
+          defined?(StringIO) && StringIO === out && out.method(:write).owner.equal?(StringIO)
+        end
 
         def writer_for(out)
           return method(:write_record) if RUBY_ENGINE == "jruby" && Sendfile.tls?(out)
@@ -139,15 +144,16 @@ module Hyperion
           @sure_room ||= (socket.getsockopt(:SOCKET, :SNDBUF).int / 8).clamp(1, TlsRoute::RECORD)
         end
 
-        # Anything else takes it all, or says how much it took. It may wait, and it may keep what it was
-        # given for later; only a StringIO is known to copy, and at once.
+        # Anything else takes it all, or says how much it took. It may wait, and what it was given it may
+        # change, or keep for later.
         def write_whole(transfer)
-          data = unwritten
+          data = @copies ? unwritten : @buffer.byteslice(@written..)
+          size = data.bytesize
           written = transfer.in_doubt do
-            @copies ? transfer.out.write(data) : within(transfer) { transfer.out.write(data) || data.bytesize }
+            @copies ? transfer.out.write(data) : within(transfer) { transfer.out.write(data) || size }
           end
-          written = data.bytesize unless Integer === written && written <= data.bytesize
-          raise IOError, "out: write took none of #{data.bytesize} bytes" unless written.positive?
+          written = size unless Integer === written && written <= size
+          raise IOError, "out: write took none of #{size} bytes" unless written.positive?
 
           wrote(written, transfer)
           :partial

@@ -173,6 +173,40 @@ RSpec.describe Hyperion::Http::Sendfile, "at the edges" do
     end
   end
 
+  describe "a write of its own" do
+    def expect_exact(received, out)
+      expect(S.copy_to_socket(out, payload_file(600_000), 0, 600_000, head: "head")).to eq(600_000)
+      expect(received.join).to be_payload("head".b + payload(600_000))
+    end
+
+    {
+      "is appended to" => [:itself, ->(given) { (given << "x") && nil }],
+      "is emptied" => [:itself, ->(given) { given.clear && nil }],
+      "is taken from" => [->(given) { given.byteslice(0, 100_000) }, ->(given) { given.slice!(0, 100_000).bytesize }]
+    }.each do |what, (taken, change)|
+      it "may change what it is given, which #{what}" do
+        received = []
+        out = Object.new
+        out.define_singleton_method(:write) do |given|
+          received << taken.to_proc.call(given).dup
+          change.call(given)
+        end
+        expect_exact(received, out)
+      end
+    end
+
+    it "may keep what it is given, of a StringIO too" do
+      received = []
+      out = Class.new(StringIO) do
+        define_method(:write) do |given|
+          received << given
+          super(given)
+        end
+      end.new
+      expect_exact(received, out)
+    end
+  end
+
   it "takes bytes for bytes, whatever encoding a source gives them" do
     source = Object.new
     text = "ß" * 1_000
