@@ -36,6 +36,16 @@ RSpec.describe S::FileBody do
     end
   end
 
+  it "sends Strings in whatever encoding, and those alone, too" do
+    channel = channel(:tcp)
+    reader = channel.read
+    head = "x: \xc3\xa9\r\n\r\n".b
+    body(["\u00e9", "\xff".b, [0, 10]]).copy_to(channel.out, head: head)
+    described_class.new(nil, ["no file"], timeout: 5).copy_to(channel.out)
+    channel.finish
+    expect(reader.result).to be_payload([head, "\u00e9\xff".b, payload(size).byteslice(0, 10), "no file"].join)
+  end
+
   it "raises where the file is too short, through the server and past it, and leaves no connection that goes on" do
     parts = [[size - 10, 100]]
     expect { body(parts).each { next } }.to raise_error(S::TruncatedError) { |e| expect(e.bytes_sent).to eq(10) }

@@ -2,6 +2,7 @@
 
 # A Rack body that is regions of one open file, with Strings before, between and behind them.
 require "io/nonblock"
+require "stringio"
 
 module Hyperion
   module Http
@@ -82,13 +83,13 @@ module Hyperion
         def send_segments(socket, head)
           @segments.each do |segment|
             if String === segment
-              head = head ? head + segment : segment
+              head = head ? head.b << segment.b : segment
             else
               Sendfile.copy_to_socket(socket, @file, *segment, head: head, timeout: @timeout)
               head = nil
             end
           end
-          Sendfile.copy_to_socket(socket, @file, 0, 0, head: head, timeout: @timeout) if head
+          Sendfile.copy_to_socket(socket, @file || StringIO.new, 0, 0, head: head, timeout: @timeout) if head
         end
 
         def read_out(&block)
