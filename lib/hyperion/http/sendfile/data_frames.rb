@@ -18,8 +18,8 @@ module Hyperion
         # {data_frames_window}. So is that nothing else is written to the connection meanwhile.
         #
         # The block may be left by `break` or an exception: no frame is cut in two then, and the connection
-        # can be used. After any other error `torn?` tells. Not torn: RST_STREAM ends this stream, and the
-        # others go on. Torn: the connection must be closed.
+        # can be used. After any other error `torn?` tells. Not torn: the head is out, RST_STREAM ends this
+        # stream, and the others go on. Torn: the connection must be closed.
         #
         # @param out [IO, Integer, OpenSSL::SSL::SSLSocket, #write] the connection, as for {copy_to_socket}
         # @param source [IO, Integer, #to_io, String, IO::Buffer] a file, or memory, which is sent from where
@@ -51,7 +51,7 @@ module Hyperion
             unless moved
               kind = Arguments.check_frames(out, source, offset, len, stream_id, max_frame_size, padding, head, timeout)
             end
-            memory = DataFrames.memory(source, offset, len)
+            memory = DataFrames.memory(source, offset, len, head)
             transfer = DataFrames::KtlsTransfer.new if kind == :ktls
             transfer.frames.set(memory, offset, len, stream_id, max_frame_size, padding, end_stream) unless moved
             deliver_frames(transfer, kind, moved, out, source, offset, head, timeout, progress)
@@ -59,7 +59,7 @@ module Hyperion
           whole = true
           len
         rescue Progress::Carrier => e
-          raise Progress === e ? e : Progress.tell(e, 0, len, torn: false) # it came before the first byte
+          raise Progress === e ? e : Progress.tell(e, 0, len, torn: DataFrames.head?(head)) # before the first byte
         ensure
           DataFrames::Cursors.give_back(transfer, whole) if transfer
         end
@@ -102,7 +102,7 @@ module Hyperion
         rescue Errno::ESPIPE
           nil # it is no file, as is said elsewhere
         rescue SystemCallError, IOError => e
-          torn = !frames.boundary?(sent) || (of_head.positive? && of_head < head_size)
+          torn = !frames.boundary?(sent) || of_head < head_size
           raise Progress.tell(e, frames.region(sent), len, torn: torn)
         end
 
@@ -185,9 +185,10 @@ module Hyperion
             Wire.new(@frames, @file)
           end
 
-          # Whether the connection is in the middle of a frame, as far as is known.
+          # Whether the connection is in the middle of a frame, as far as is known, or lacks frames of the head:
+          # they may be other streams', and what they say of header compression is part of the connection's state.
           def torn?
-            @in_doubt || (@head_sent.positive? && head_left?) || !@frames.boundary?(@sent)
+            @in_doubt || head_left? || !@frames.boundary?(@sent)
           end
 
           # Before all is out: the frames that are may not wait for more.
@@ -258,8 +259,13 @@ module Hyperion
           String === source || buffer?(source) ? nil : Sources.positioned(source)
         end
 
+        # Whether there are frames that go ahead, which the connection lacks until they are out.
+        def head?(head)
+          !head.to_s.empty?
+        end
+
         # @return [String, IO::Buffer, nil] a String is frozen; nil: it is a file
-        def memory(source, offset, len)
+        def memory(source, offset, len, head)
           if String === source
             size = source.bytesize
             source = String.new(source).freeze unless source.frozen?
@@ -268,7 +274,7 @@ module Hyperion
           else
             return
           end
-          raise TruncatedError.new(0, len, torn: false) if size < offset + len
+          raise TruncatedError.new(0, len, torn: head?(head)) if size < offset + len
 
           source
         end

@@ -116,7 +116,7 @@ module Hyperion
           # @param memory [String, nil] nil: a file, which is given to {read}
           # @return [Frames] self
           def set(memory, offset, len, stream_id, max_frame_size, padding, end_stream)
-            @memory = memory
+            @memory = memory&.b
             @offset = offset
             @length = len
             @stream_id = stream_id

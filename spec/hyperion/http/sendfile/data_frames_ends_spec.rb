@@ -51,6 +51,13 @@ RSpec.describe Hyperion::Http::Sendfile, ".copy_data_frames midway" do
     frames[0..-2]
   end
 
+  it "takes bytes for bytes, whatever the encoding of a String" do
+    text = "\u00e9" * 20_000
+    channel = channel(:writer)
+    S.copy_data_frames(channel.out, text, 0, 40_000, stream_id: 200, head: "\xff".b)
+    expect(channel.out.string).to be_payload("\xff".b + Http2Frames.expected(text.b, stream_id: 200))
+  end
+
   kinds.product(waiters).each do |kind, waiter|
     context "with #{kind}, waiting by #{waiter}" do
       it "sends the whole frames of a file that ends in one, and leaves the connection usable" do
@@ -78,6 +85,18 @@ RSpec.describe Hyperion::Http::Sendfile, ".copy_data_frames midway" do
           expect(error).to be_a(S::TruncatedError).and have_attributes(bytes_sent: 786_432, torn?: false)
           sent = expect_usable(channel, reader).drop(1)
           expect(sent.map(&:data).join).to be_payload(payload(786_432))
+        end
+      end
+
+      # The frames of the head may be other streams', and they say how the next head is compressed.
+      it "calls no connection whole to which the head did not go" do
+        [private_payload_file(10), "ten bytes."].each do |source|
+          channel = channel(kind)
+          reader = channel.read
+          error = start_frames(waiter, channel.out, source, 0, 100, head: head).error
+          channel.finish
+          expect(error).to be_a(S::TruncatedError)
+          expect(error.torn?).to eq(channel.decode(reader.result) != head)
         end
       end
 
