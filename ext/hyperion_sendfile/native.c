@@ -268,8 +268,8 @@ native_copy_at_once(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len, VA
  *
  * What copy_data_frames does for a few frames of a file that is in the page cache, to an IO: one attempt, as of
  * transfer. true: all is out; bytes: as many of head and wire are, and frames knows what is left, and head, what it
- * was; nil: this is not the case it is for, and nothing was sent. The block gets what is out of both, where another thread may interrupt
- * this one.
+ * was; nil: this is not the case it is for, and nothing was sent. The block gets what is out of both, also where a
+ * signal handler or another thread interrupts this one.
  */
 static VALUE
 native_frames_at_once(VALUE self, VALUE frames, VALUE out, VALUE in, VALUE head, VALUE timeout)
@@ -290,7 +290,7 @@ native_frames_at_once(VALUE self, VALUE frames, VALUE out, VALUE in, VALUE head,
     t->length = hs_frames_wire_length(f);
     t->in_fd = hs_in_descriptor(in);
     t->out_fd = hs_out_descriptor(out);
-    call.yields = rb_thread_alone() ? 0 : 2; /* who else would close out, or interrupt this one? */
+    call.yields = 2;
 
     hs_call_run(&call);
     hs_raise_if_failed(&call);

@@ -59,7 +59,7 @@ module Hyperion
           whole = true
           len
         rescue Progress::Carrier => e
-          raise Progress === e ? e : Progress.tell(e, 0, len, torn: DataFrames.head?(head)) # before the first byte
+          raise Progress === e ? e : tell_of_attempt(e, transfer&.frames, moved, head, len)
         ensure
           DataFrames::Cursors.give_back(transfer, whole) if transfer
         end
@@ -102,8 +102,26 @@ module Hyperion
         rescue Errno::ESPIPE
           nil # it is no file, as is said elsewhere
         rescue SystemCallError, IOError => e
+          raise tell_of_attempt(e, frames, moved, head, len) if moved
+
+          raise tell_of_wire(e, frames, sent, of_head, head_size, len)
+        end
+
+        # Of a call that came no further: a signal handler may raise before anything else has counted what went out.
+        # @param moved [true, Array, nil] as {Native.frames_at_once}; nil: not a byte
+        def tell_of_attempt(error, frames, moved, head, len)
+          return Progress.tell(error, len, len, torn: false) if moved == true
+          return Progress.tell(error, 0, len, torn: DataFrames.head?(head)) unless moved
+
+          bytes, head = moved
+          head_size = head.to_s.bytesize
+          of_head = [bytes, head_size].min
+          tell_of_wire(error, frames, bytes - of_head, of_head, head_size, len)
+        end
+
+        def tell_of_wire(error, frames, sent, of_head, head_size, len)
           torn = !frames.boundary?(sent) || of_head < head_size
-          raise Progress.tell(e, frames.region(sent), len, torn: torn)
+          Progress.tell(error, frames.region(sent), len, torn: torn)
         end
 
         # A response is many calls, none of which may have to wait.

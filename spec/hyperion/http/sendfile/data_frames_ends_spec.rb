@@ -270,6 +270,39 @@ RSpec.describe Hyperion::Http::Sendfile, ".copy_data_frames midway" do
     expect_told(error, frames, rest)
   end
 
+  # Ruby runs them before an attempt, or after it; there is no other thread.
+  it "tells what was sent where signal handlers come before the first attempt and after it", needs: :extension do
+    untold = Faults.in_child do
+      inside = false
+      trap(:USR1) { nil }
+      trap(:USR2) do
+        next unless inside
+
+        inside = false
+        raise IOError, "mine"
+      end
+      main = Process.pid
+      signals = fork { loop { %i[USR1 USR2].each { |signal| Process.kill(signal, main) && sleep(0.001) } } }
+      errors = Array.new(300) do
+        out, peer = UNIXSocket.pair
+        Descriptors.shrink_send_buffer(out, 20_000)
+        inside = true
+        S.copy_data_frames(out, payload_file(size), 0, 200_000, stream_id: 5)
+      rescue IOError => e
+        received = peer.read_nonblock(200_000, exception: false)
+        received = "" if received == :wait_readable
+        [e.torn?, Http2Frames.parse(received).last.empty?] if S::Progress === e
+      ensure
+        [out, peer].each(&:close)
+      end
+      errors.compact.count { |torn, clean| torn == clean }
+    ensure
+      Process.kill(:KILL, signals)
+      Process.wait(signals)
+    end
+    expect(untold).to eq(0)
+  end
+
   it "has whole frames of #{whole} bytes to speak of" do
     expect(payload(size).bytesize / small_frames * small_frames).to eq(whole)
   end
