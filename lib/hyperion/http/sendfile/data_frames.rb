@@ -1,6 +1,8 @@
 # frozen_string_literal: true
 
 # A region as HTTP/2 DATA frames: the call, and the cursor and the routes that its wire bytes take.
+require "stringio"
+
 module Hyperion
   module Http
     # DATA frames, for a server that speaks HTTP/2.
@@ -18,8 +20,8 @@ module Hyperion
         # {data_frames_window}. So is that nothing else is written to the connection meanwhile.
         #
         # The block may be left by `break` or an exception: no frame is cut in two then, and the connection
-        # can be used. After any other error `torn?` tells. Not torn: the head is out, RST_STREAM ends this
-        # stream, and the others go on. Torn: the connection must be closed.
+        # can be used. After any other error `torn?` tells. Not torn: RST_STREAM ends this stream, and the
+        # others go on; the head is out, unless the time was over. Torn: the connection must be closed.
         #
         # @param out [IO, Integer, OpenSSL::SSL::SSLSocket, #write] the connection, as for {copy_to_socket}
         # @param source [IO, Integer, #to_io, String, IO::Buffer] a file, or memory, which is sent from where
@@ -51,7 +53,7 @@ module Hyperion
             unless moved
               kind = Arguments.check_frames(out, source, offset, len, stream_id, max_frame_size, padding, head, timeout)
             end
-            memory = DataFrames.memory(source, offset, len, head)
+            memory = DataFrames.memory(source, offset, len)
             transfer = DataFrames::KtlsTransfer.new if kind == :ktls
             transfer.frames.set(memory, offset, len, stream_id, max_frame_size, padding, end_stream) unless moved
             deliver_frames(transfer, kind, moved, out, source, offset, head, timeout, progress)
@@ -59,7 +61,7 @@ module Hyperion
           whole = true
           len
         rescue Progress::Carrier => e
-          raise Progress === e ? e : tell_of_attempt(e, transfer&.frames, moved, head, len)
+          raise Progress === e ? e : tell_of_attempt(e, transfer&.frames, moved, len, out, head, timeout)
         ensure
           DataFrames::Cursors.give_back(transfer, whole) if transfer
         end
@@ -102,26 +104,36 @@ module Hyperion
         rescue Errno::ESPIPE
           nil # it is no file, as is said elsewhere
         rescue SystemCallError, IOError => e
-          raise tell_of_attempt(e, frames, moved, head, len) if moved
+          raise tell_of_attempt(e, frames, moved, len, out, head, timeout) if moved
 
-          raise tell_of_wire(e, frames, sent, of_head, head_size, len)
+          raise tell_of_wire(e, frames, sent, head_lost?(of_head, head_size, out, head, timeout), len)
         end
 
         # Of a call that came no further: a signal handler may raise before anything else has counted what went out.
         # @param moved [true, Array, nil] as {Native.frames_at_once}; nil: not a byte
-        def tell_of_attempt(error, frames, moved, head, len)
+        def tell_of_attempt(error, frames, moved, len, out, head, timeout)
           return Progress.tell(error, len, len, torn: false) if moved == true
-          return Progress.tell(error, 0, len, torn: DataFrames.head?(head)) unless moved
 
-          bytes, head = moved
+          bytes, head = moved if moved
           head_size = head.to_s.bytesize
-          of_head = [bytes, head_size].min
-          tell_of_wire(error, frames, bytes - of_head, of_head, head_size, len)
+          of_head = [bytes.to_i, head_size].min
+          lost = head_lost?(of_head, head_size, out, head, timeout)
+          moved ? tell_of_wire(error, frames, bytes - of_head, lost, len) : Progress.tell(error, 0, len, torn: lost)
         end
 
-        def tell_of_wire(error, frames, sent, of_head, head_size, len)
-          torn = !frames.boundary?(sent) || of_head < head_size
-          Progress.tell(error, frames.region(sent), len, torn: torn)
+        def tell_of_wire(error, frames, sent, head_lost, len)
+          Progress.tell(error, frames.region(sent), len, torn: head_lost || !frames.boundary?(sent))
+        end
+
+        # Where no frame of the region can follow. The frames of a head may be other streams', and what they say of
+        # header compression the client may not miss: one that is still to go out does so, alone.
+        def head_lost?(of_head, head_size, out, head, timeout)
+          return false if of_head == head_size
+
+          copy_to_socket(out, StringIO.new, 0, 0, head: head, timeout: timeout) if of_head.zero?
+          of_head.positive?
+        rescue Progress::Carrier
+          true
         end
 
         # A response is many calls, none of which may have to wait.
@@ -147,7 +159,9 @@ module Hyperion
           whole = true
           take_turns(transfer.region_length) unless waiter.steps_wait?
         rescue Progress::Carrier => e
-          raise Progress.tell(e, transfer.sent_of_region, transfer.region_length, torn: transfer.torn?)
+          torn = transfer.torn? || (transfer.head_left? && !(TimeoutError === e) &&
+                                    head_lost?(0, transfer.head.bytesize, out, transfer.head, transfer.timeout))
+          raise Progress.tell(e, transfer.sent_of_region, transfer.region_length, torn: torn)
         ensure
           transfer.leave unless whole
           Stats.response(transfer.route, transfer.sent_of_region, whole || transfer.complete?, e)
@@ -203,10 +217,9 @@ module Hyperion
             Wire.new(@frames, @file)
           end
 
-          # Whether the connection is in the middle of a frame, as far as is known, or lacks frames of the head:
-          # they may be other streams', and what they say of header compression is part of the connection's state.
+          # Whether the connection is in the middle of a frame, as far as is known.
           def torn?
-            @in_doubt || head_left? || !@frames.boundary?(@sent)
+            @in_doubt || (@head_sent.positive? && head_left?) || !@frames.boundary?(@sent)
           end
 
           # Before all is out: the frames that are may not wait for more.
@@ -277,13 +290,8 @@ module Hyperion
           String === source || buffer?(source) ? nil : Sources.positioned(source)
         end
 
-        # Whether there are frames that go ahead, which the connection lacks until they are out.
-        def head?(head)
-          !head.to_s.empty?
-        end
-
         # @return [String, IO::Buffer, nil] a String is frozen; nil: it is a file
-        def memory(source, offset, len, head)
+        def memory(source, offset, len)
           if String === source
             size = source.bytesize
             source = String.new(source).freeze unless source.frozen?
@@ -292,7 +300,7 @@ module Hyperion
           else
             return
           end
-          raise TruncatedError.new(0, len, torn: head?(head)) if size < offset + len
+          raise TruncatedError.new(0, len, torn: false) if size < offset + len
 
           source
         end

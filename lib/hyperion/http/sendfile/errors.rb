@@ -15,8 +15,8 @@ module Hyperion
         # @return [Integer, nil] bytes of the region that were to go out; nil where that was not known
         attr_reader :bytes_expected
 
-        # @return [Boolean] false: of {Sendfile.copy_data_frames}, when no frame was cut in two, nor one of the
-        #   head left out. The stream can be reset, and the connection be used. true: it must be closed.
+        # @return [Boolean] false: of {Sendfile.copy_data_frames}, when no frame was cut in two. The stream can
+        #   be reset, and the connection be used. true: the connection must be closed.
         def torn?
           @torn
         end
