@@ -159,12 +159,17 @@ module Hyperion
           whole = true
           take_turns(transfer.region_length) unless waiter.steps_wait?
         rescue Progress::Carrier => e
-          torn = transfer.torn? || (transfer.head_left? && !(TimeoutError === e) &&
-                                    head_lost?(0, transfer.head.bytesize, out, transfer.head, transfer.timeout))
+          torn = transfer.torn? || head_never_sent?(transfer, out, e)
           raise Progress.tell(e, transfer.sent_of_region, transfer.region_length, torn: torn)
         ensure
           transfer.leave unless whole
           Stats.response(transfer.route, transfer.sent_of_region, whole || transfer.complete?, e)
+        end
+
+        # When the time was over there is none for the head.
+        def head_never_sent?(transfer, out, error)
+          transfer.head_left? && !(TimeoutError === error) &&
+            head_lost?(0, transfer.head.bytesize, out, transfer.head, transfer.timeout)
         end
       end
 
