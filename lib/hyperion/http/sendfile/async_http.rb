@@ -27,6 +27,11 @@ module Hyperion
             @regions = @sender = nil
           end
 
+          # @return [Boolean] whether what was buffered may not be out, after {#flush_with} has raised
+          def head_lost?
+            @head_lost
+          end
+
           protected
 
           # What {flush} comes to. Another task's may come in between: it had written, and has waited to flush.
@@ -39,7 +44,11 @@ module Hyperion
           def send_regions(head = nil)
             regions = @regions
             @regions = nil
+            @head_lost = false
             regions.copy_to(io, head: head)
+          rescue Progress => e
+            @head_lost = !head.nil? && e.bytes_sent.zero?
+            raise
           end
         end
 

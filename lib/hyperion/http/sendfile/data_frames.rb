@@ -1,8 +1,6 @@
 # frozen_string_literal: true
 
 # A region as HTTP/2 DATA frames: the call, and the cursor and the routes that its wire bytes take.
-require "stringio"
-
 module Hyperion
   module Http
     # DATA frames, for a server that speaks HTTP/2.
@@ -21,7 +19,7 @@ module Hyperion
         #
         # The block may be left by `break` or an exception: no frame is cut in two then, and the connection
         # can be used. After any other error `torn?` tells. Not torn: RST_STREAM ends this stream, and the
-        # others go on; the head is out, unless the time was over. Torn: the connection must be closed.
+        # others go on, where the head needn't be out for their sake. Torn: the connection must be closed.
         #
         # @param out [IO, Integer, OpenSSL::SSL::SSLSocket, #write] the connection, as for {copy_to_socket}
         # @param source [IO, Integer, #to_io, String, IO::Buffer] a file, or memory, which is sent from where
@@ -61,7 +59,7 @@ module Hyperion
           whole = true
           len
         rescue Progress::Carrier => e
-          raise Progress === e ? e : tell_of_attempt(e, transfer&.frames, moved, len, out, head, timeout)
+          raise Progress === e ? e : tell_of_attempt(e, transfer&.frames, moved, len)
         ensure
           DataFrames::Cursors.give_back(transfer, whole) if transfer
         end
@@ -104,36 +102,25 @@ module Hyperion
         rescue Errno::ESPIPE
           nil # it is no file, as is said elsewhere
         rescue SystemCallError, IOError => e
-          raise tell_of_attempt(e, frames, moved, len, out, head, timeout) if moved
+          raise tell_of_attempt(e, frames, moved, len) if moved
 
-          raise tell_of_wire(e, frames, sent, head_lost?(of_head, head_size, out, head, timeout), len)
+          raise tell_of_wire(e, frames, sent, of_head, head_size, len)
         end
 
         # Of a call that came no further: a signal handler may raise before anything else has counted what went out.
         # @param moved [true, Array, nil] as {Native.frames_at_once}; nil: not a byte
-        def tell_of_attempt(error, frames, moved, len, out, head, timeout)
-          return Progress.tell(error, len, len, torn: false) if moved == true
+        def tell_of_attempt(error, frames, moved, len)
+          return Progress.tell(error, moved ? len : 0, len, torn: false) if moved.nil? || moved == true
 
-          bytes, head = moved if moved
+          bytes, head = moved
           head_size = head.to_s.bytesize
-          of_head = [bytes.to_i, head_size].min
-          lost = head_lost?(of_head, head_size, out, head, timeout)
-          moved ? tell_of_wire(error, frames, bytes - of_head, lost, len) : Progress.tell(error, 0, len, torn: lost)
+          of_head = [bytes, head_size].min
+          tell_of_wire(error, frames, bytes - of_head, of_head, head_size, len)
         end
 
-        def tell_of_wire(error, frames, sent, head_lost, len)
-          Progress.tell(error, frames.region(sent), len, torn: head_lost || !frames.boundary?(sent))
-        end
-
-        # Where no frame of the region can follow. The frames of a head may be other streams', and what they say of
-        # header compression the client may not miss: one that is still to go out does so, alone.
-        def head_lost?(of_head, head_size, out, head, timeout)
-          return false if of_head == head_size
-
-          copy_to_socket(out, StringIO.new, 0, 0, head: head, timeout: timeout) if of_head.zero?
-          of_head.positive?
-        rescue Progress::Carrier
-          true
+        def tell_of_wire(error, frames, sent, of_head, head_size, len)
+          torn = !frames.boundary?(sent) || (of_head.positive? && of_head < head_size)
+          Progress.tell(error, frames.region(sent), len, torn: torn)
         end
 
         # A response is many calls, none of which may have to wait.
@@ -159,17 +146,10 @@ module Hyperion
           whole = true
           take_turns(transfer.region_length) unless waiter.steps_wait?
         rescue Progress::Carrier => e
-          torn = transfer.torn? || head_never_sent?(transfer, out, e)
-          raise Progress.tell(e, transfer.sent_of_region, transfer.region_length, torn: torn)
+          raise Progress.tell(e, transfer.sent_of_region, transfer.region_length, torn: transfer.torn?)
         ensure
           transfer.leave unless whole
           Stats.response(transfer.route, transfer.sent_of_region, whole || transfer.complete?, e)
-        end
-
-        # When the time was over there is none for the head.
-        def head_never_sent?(transfer, out, error)
-          transfer.head_left? && !(TimeoutError === error) &&
-            head_lost?(0, transfer.head.bytesize, out, transfer.head, transfer.timeout)
         end
       end
 

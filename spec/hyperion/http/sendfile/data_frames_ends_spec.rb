@@ -88,18 +88,6 @@ RSpec.describe Hyperion::Http::Sendfile, ".copy_data_frames midway" do
         end
       end
 
-      # The frames of the head may be other streams', and they say how the next head is compressed.
-      it "sends the head also where no frame can follow it" do
-        [private_payload_file(10), Cleanup.close(File.open("/"))].each do |source|
-          channel = channel(kind)
-          reader = channel.read
-          error = start_frames(waiter, channel.out, source, 0, 100, head: head).error
-          channel.finish
-          expect(error).to have_attributes(bytes_sent: 0, bytes_expected: 100, torn?: false)
-          expect(channel.decode(reader.result)).to eq(head)
-        end
-      end
-
       it "never tears a small frame of a file that is truncated midway",
          needs: (:openssl if Channels::TLS.include?(kind)) do
         [0, 16_000, 16_384].each do |left|

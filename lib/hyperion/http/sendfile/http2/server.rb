@@ -50,7 +50,8 @@ module Hyperion
             @stream.io if direct?
           end
 
-          # Writes frames between those of others, whole: after a frame that was cut nothing else may come.
+          # Writes frames between those of others, whole: after a frame that was cut nothing else may come. Where those
+          # ahead of them did not go out, the client would miss a step of header compression.
           #
           # @param frames [#copy_to] writes them
           def write_directly(frames)
@@ -62,7 +63,7 @@ module Hyperion
             end
             whole = true
           rescue Progress => e
-            whole = !e.torn? && !(TimeoutError === e)
+            whole = !e.torn? && !(TimeoutError === e) && !(AsyncHTTP::Stream === @stream && @stream.head_lost?)
             raise
           ensure
             shut_down unless whole
