@@ -86,13 +86,17 @@ module Hyperion
         class Positioned
           # Of a read that is interrupted every time.
           TRIES = 100
-          private_constant :TRIES
+          # JRuby's pread cuts an offset off at 32 bits, and would read from elsewhere.
+          REACH = RUBY_ENGINE == "jruby" ? 2**31 : 2**63
+          private_constant :TRIES, :REACH
 
           def initialize(source)
             @source = source
           end
 
           def read(length, offset, buffer)
+            raise RangeError, "pread has no offset beyond #{REACH} here: #{offset}" if offset + length > REACH
+
             tries ||= 0
             Sources.take(@source.pread(length, offset, buffer), length, buffer)
           rescue Errno::EINTR

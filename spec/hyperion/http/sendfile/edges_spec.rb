@@ -91,7 +91,7 @@ RSpec.describe Hyperion::Http::Sendfile, "at the edges" do
     end
   end
 
-  it "knows that a file ends before an offset that no file of its kind has" do
+  it "knows that a file ends before an offset that no file of its kind has", unless: RUBY_ENGINE == "jruby" do
     [2**44, 2**62].product([1_500, 60_000, 300_007]) do |offset, length|
       expect { S.copy_to_socket(channel(:unix).out, payload_file(size), offset, length, timeout: 5) }
         .to raise_error(S::TruncatedError)
