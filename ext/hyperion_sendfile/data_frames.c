@@ -119,8 +119,8 @@ frames_new(VALUE class)
 /*
  * frames.set(memory, offset, len, stream_id, max_frame_size, padding, end_stream, at_once = 256 KiB) -> frames
  *
- * memory: a frozen String, an IO::Buffer, or nil for a file. at_once: bytes that are read, and sent, at a time. The arguments
- * have been checked. Not while a call is under way.
+ * memory: a frozen String, an IO::Buffer, or nil for a file. at_once: bytes that are read, and sent,
+ * at a time. The arguments have been checked. Not while a call is under way.
  */
 static VALUE
 frames_set(int argc, VALUE *argv, VALUE self)

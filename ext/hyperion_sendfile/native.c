@@ -334,8 +334,9 @@ native_nagle_on(VALUE self, VALUE io)
  * position on, len bytes or to its end (nil), as records through ssl, which writes to io. It may stop
  * anywhere; the buffer then holds what was read and is not out, and is to come back with the next
  * call, whose position and head_sent are those of the first byte in it. The block gets the bytes
- * of head and region that went out, and whether OpenSSL may have begun to send more. With frames, not nil, position, len and bytes are those of their wire,
- * and with report it stops where frames are whole. Besides the statuses of copy: :want_read.
+ * of head and region that went out, and whether OpenSSL may have begun to send more. With frames,
+ * not nil, position, len and bytes are those of their wire, and with report it stops where frames
+ * are whole. Besides the statuses of copy: :want_read.
  */
 static VALUE
 native_send_records(VALUE self, VALUE ssl, VALUE io, VALUE in, VALUE position, VALUE len,

@@ -204,7 +204,7 @@ RSpec.describe "files over an HTTP/2 connection" do
     one = client(window: 100, connection_window: FramesClient::LARGE_WINDOW)
     id = one.request(target(70_001, "middleware"), { "range" => "bytes=5-20000" })
     one.receive { one.answers[id].body.bytesize == 100 }
-    expect(open_files(path)).to eq(1)
+    eventually("no descriptor but the body's own") { open_files(path) == 1 } # the call may still have a duplicate
     one.reset(id)
     eventually("no open file", within: 2) { open_files(path).zero? }
   end
