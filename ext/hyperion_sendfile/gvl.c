@@ -244,20 +244,23 @@ hs_wait_without_gvl(VALUE io, short events, VALUE timeout)
     }
 }
 
+/* A stretch of a file that is to be in the page cache. */
 struct read_in {
     int fd; /* a duplicate, since the GVL is given up */
     off_t offset;
     off_t length;
+    bool begun;
 };
 
 /* What is read is dropped: only that it is in the page cache afterwards counts. */
 static void *
 read_in_without_gvl(void *data)
 {
-    const struct read_in *job = data;
+    struct read_in *job = data;
     char buffer[32 * 1024];
     off_t done = 0;
 
+    job->begun = true;
     while (done < job->length) {
         off_t left = job->length - done;
         ssize_t got =
@@ -270,6 +273,28 @@ read_in_without_gvl(void *data)
     return NULL;
 }
 
+/* Ruby does not begin while it wants the thread for something else, if only for another's turn. */
+static VALUE
+read_in_once_begun(VALUE arg)
+{
+    struct read_in *job = (struct read_in *)arg;
+
+    for (;;) {
+        rb_nogvl(read_in_without_gvl, job, RUBY_UBF_IO, NULL, RB_NOGVL_INTR_FAIL);
+        if (job->begun) return Qnil;
+        rb_thread_check_ints();
+    }
+}
+
+static VALUE
+close_read_in(VALUE arg)
+{
+    const struct read_in *job = (struct read_in *)arg;
+
+    hs_own_close(job->fd);
+    return Qnil;
+}
+
 void
 hs_read_in(VALUE in, off_t offset, off_t length)
 {
@@ -279,6 +304,5 @@ hs_read_in(VALUE in, off_t offset, off_t length)
     job.fd = hs_own_duplicate(hs_in_descriptor(source));
     RB_GC_GUARD(source);
     if (job.fd < 0) return; /* only a hint */
-    rb_nogvl(read_in_without_gvl, &job, RUBY_UBF_IO, NULL, RB_NOGVL_INTR_FAIL);
-    hs_own_close(job.fd);
+    rb_ensure(read_in_once_begun, (VALUE)&job, close_read_in, (VALUE)&job);
 }

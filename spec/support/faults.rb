@@ -67,7 +67,7 @@ module Faults
       write("\0" * JOURNAL_AT, 0)
     end
 
-    # Nothing suffers any more; what was journaled stays.
+    # Nothing suffers any more, and what dawdles goes on; what was journaled stays.
     def hold
       write([0].pack("l"), ENTRIES_AT - 4)
     end
@@ -281,6 +281,11 @@ module Faults
 
   # What can be run in the child.
   class Scenarios
+    # Milliseconds that a call dawdles at most while something else is brought about, which then ends it.
+    PATIENCE = 5_000
+    # Milliseconds after which Ruby wants a thread to let others run.
+    TIME_SLICE = 100
+
     include Eventually
     include Payload
     include Channels
@@ -313,8 +318,8 @@ module Faults
     end
 
     # A transfer in a fiber beside one that only counts its turns. The file is cold: the kernel says once that
-    # a read of it would have to wait, and the next read takes +disk+ ms.
-    def beside_a_heartbeat(size:, waiter:, disk:, head: nil, refusals: 1)
+    # a read of it would have to wait, and the next read takes so many turns, or +disk+ ms if they don't come.
+    def beside_a_heartbeat(size:, waiter:, disk:, turns: 5, head: nil, refusals: 1)
       channel = channel(:tcp)
       reader = channel.read
       file = payload_file(size)
@@ -323,12 +328,23 @@ module Faults
       beats = 0
       said, error = attempt do
         run_under(waiter) do
-          beside_heartbeat(-> { beats += 1 if @control.fired[:pread] == 1 }) do
+          beside_heartbeat(-> { @control.hold if reading? && (beats += 1) == turns }) do
             S.copy_to_socket(channel.out, file, 0, size, head: head)
           end
         end
       end
       report(said: said, error: error, beats: beats, received: received_over(channel, reader))
+    end
+
+    # A file is read in, and Ruby wants its thread to take turns with another just before.
+    def read_in_out_of_turn(size:)
+      file = payload_file(size)
+      arm({ dup: Rule.new(:dawdle_before, 3 * TIME_SLICE, 0, 1) }, nil, file)
+      other = Thread.new { loop { Thread.pass } }
+      S.const_get(:Native).read_in(file, 0, size)
+      report
+    ensure
+      other&.kill&.join
     end
 
     # The counters after one transfer that suffers +faults+, in a process that has made no other.
@@ -362,12 +378,13 @@ module Faults
       file = payload_file(size)
       number = file.fileno
       other_path = Payload.write("other", "\xff".b * size)
-      arm({ call => Rule.new(:dawdle_before, 150, 0, 1) }, channel, file)
+      arm({ call => Rule.new(:dawdle_before, PATIENCE, 0, 1) }, channel, file)
       take_all_numbers if none_left
       sender = start_copy(waiter, channel.out, file, 0, size)
       eventually("#{call} to be called") { @control.fired[call] == 1 }
       file.close
       other = Cleanup.close(File.open(other_path, "rb"))
+      @control.hold
       _, error = outcome(sender)
       report(error: error, taken: other.fileno == number, received: received_over(channel, reader))
     end
@@ -379,10 +396,11 @@ module Faults
       channel = channel(:tcp, nonblock: nonblock)
       reader = channel.read
       file = payload_file(size)
-      arm({ call => Rule.new(:dawdle_after, 150, skip, 1) }, channel, file)
+      arm({ call => Rule.new(:dawdle_after, PATIENCE, skip, 1) }, channel, file)
       sender = start_copy(waiter, channel.out, file, 0, size) { |sent| totals << sent }
       eventually("#{call} to be called") { @control.fired[call] == 1 }
       sender.thread.raise(Midway, "midway")
+      @control.hold
       _, error = outcome(sender)
       report(error: error, totals: totals, received: received_over(channel, reader))
     end
@@ -390,7 +408,11 @@ module Faults
     private
 
     def arm(faults, channel, source)
-      @control.arm(faults, *[channel.wire, source].grep(IO))
+      @control.arm(faults, *[channel&.wire, source].grep(IO))
+    end
+
+    def reading?
+      @control.fired[:pread] == 1
     end
 
     # Beside the block another fiber tells of every turn that it gets.

@@ -140,11 +140,12 @@ module KernelTls
       channel = channel(:ktls13)
       reader = channel.read
       source = memory ? StringIO.new("\0" * size) : sparse(size)
-      arm({ call => Faults::Rule.new(:dawdle_after, 1_000, 0, 1) }, channel, source)
+      arm({ call => Faults::Rule.new(:dawdle_after, Faults::Scenarios::PATIENCE, 0, 1) }, channel, source)
       sender = start_copy(waiter, channel.out, source, 0, size)
       eventually("#{call} to be called") { @control.fired[call] == 1 }
       reader.reset
-      eventually("the pending error", within: 0.9) { channel.wire.getsockopt(:SOCKET, :ERROR).int != 0 }
+      eventually("the pending error") { channel.wire.getsockopt(:SOCKET, :ERROR).int != 0 }
+      @control.hold
       said, error = outcome(sender)
       report(said: said, error: error)
     end

@@ -79,7 +79,7 @@ struct control {
         uint64_t dev;
         uint64_t ino;
     } watched[WATCHED];
-    int32_t watching; /* how many of them; with none, no call suffers */
+    _Atomic int32_t watching; /* how many of them; with none, no call suffers */
     _Atomic int32_t entries;
     struct entry journal[JOURNAL];
 };
@@ -178,18 +178,27 @@ shortened(const struct fate *fate, size_t length)
     return most < length ? most : length;
 }
 
-/* Until a point in time, because Ruby's wake-up signal may come often meanwhile. */
+static int64_t
+now_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/*
+ * At most so long, and until nothing is to suffer any more. By the clock, because Ruby's wake-up signal may
+ * come often meanwhile.
+ */
 static void
 dawdle(int32_t ms)
 {
-    struct timespec until;
+    static const struct timespec STEP = {.tv_nsec = 2 * 1000 * 1000};
+    int64_t until = now_ms() + ms;
 
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += (long)(ms % 1000) * 1000000;
-    until.tv_sec += ms / 1000 + until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
-    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR)
-        continue;
+    while (control->watching > 0 && now_ms() < until)
+        nanosleep(&STEP, NULL);
 }
 
 static ssize_t
