@@ -61,6 +61,7 @@ end
 
 have_library("atomic") unless counts_by_itself?
 have_func("rb_io_mode", "ruby/io.h") # and with it rb_io_closed_p
+have_func("rb_io_open_descriptor", "ruby/io.h") # Ruby 3.3
 have_struct_member("rb_io_t", "wbuf", "ruby/io.h") # of which newer Rubies say nothing
 os = platform
 splice = os == "linux" && have_func("splice", "fcntl.h") ? "splice" : "splice_none"

@@ -275,23 +275,21 @@ read_in_without_gvl(void *data)
 
 /* Ruby does not begin while it wants the thread for something else, if only for another's turn. */
 static VALUE
-read_in_once_begun(VALUE arg)
+read_in_once_begun(VALUE argument)
 {
-    struct read_in *job = (struct read_in *)arg;
+    struct read_in *job = (struct read_in *)argument;
 
-    for (;;) {
-        rb_nogvl(read_in_without_gvl, job, RUBY_UBF_IO, NULL, RB_NOGVL_INTR_FAIL);
-        if (job->begun) return Qnil;
+    do {
         rb_thread_check_ints();
-    }
+        rb_nogvl(read_in_without_gvl, job, RUBY_UBF_IO, NULL, RB_NOGVL_INTR_FAIL);
+    } while (!job->begun);
+    return Qnil;
 }
 
 static VALUE
-close_read_in(VALUE arg)
+close_read_in(VALUE argument)
 {
-    const struct read_in *job = (struct read_in *)arg;
-
-    hs_own_close(job->fd);
+    hs_own_close(((const struct read_in *)argument)->fd);
     return Qnil;
 }
 

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 static VALUE sendfile;
-static ID id_copy_small, id_turn, id_io, id_sendfile, id_buffered, id_head, id_for_fd;
+static ID id_copy_small, id_turn, id_io, id_sendfile, id_buffered, id_head;
 
 static hs_method *
 method_named(VALUE name, const struct hs_frames *frames)
@@ -147,13 +147,70 @@ native_regular_size(VALUE self, VALUE file)
     return S_ISREG(st.st_mode) ? OFFT2NUM(st.st_size) : Qnil;
 }
 
-/* Native.widen_pipe(pipe_w) -> nil: room for more bytes between fill and drain; only a hint */
-static VALUE
-native_widen_pipe(VALUE self, VALUE pipe_w)
+/*
+ * A pipe for one transfer. Where that never comes to its end, as in a fiber that is given up, the
+ * garbage collector closes it.
+ */
+struct pipe {
+    int fds[2];
+};
+
+static void
+pipe_close(struct pipe *pipe)
 {
-    (void)self;
-    hs_pipe_widen(hs_pipe_descriptor(pipe_w, "pipe_w"));
+    for (int i = 0; i < 2; i++) {
+        if (pipe->fds[i] >= 0) close(pipe->fds[i]);
+        pipe->fds[i] = -1;
+    }
+}
+
+static void
+pipe_free(void *pipe)
+{
+    pipe_close(pipe);
+    ruby_xfree(pipe);
+}
+
+static const rb_data_type_t PIPE = {
+    .wrap_struct_name = "Hyperion::Http::Sendfile pipe",
+    .function = {.dfree = pipe_free},
+    .flags = RUBY_TYPED_FREE_IMMEDIATELY,
+};
+
+static VALUE
+pipe_yield(VALUE argument)
+{
+    const struct pipe *pipe = (const struct pipe *)argument;
+
+    return rb_yield_values(2, INT2FIX(pipe->fds[0]), INT2FIX(pipe->fds[1]));
+}
+
+static VALUE
+pipe_ensure(VALUE argument)
+{
+    pipe_close((struct pipe *)argument);
     return Qnil;
+}
+
+/*
+ * Native.with_pipe { |pipe_r, pipe_w| } -> what the block returns; nil, uncalled, if there is no pipe
+ *
+ * Not by IO.pipe: an interrupt in it, or in IO#close, leaves an IO behind, and at worst one that
+ * closes a descriptor once more when it is collected, somebody else's by then.
+ */
+static VALUE
+native_with_pipe(VALUE self)
+{
+    struct pipe *pipe;
+    VALUE owner = TypedData_Make_Struct(0, struct pipe, &PIPE, pipe);
+    VALUE result;
+
+    (void)self;
+    pipe->fds[0] = pipe->fds[1] = -1;
+    if (!hs_pipe_open(pipe->fds)) return Qnil;
+    result = rb_ensure(pipe_yield, (VALUE)pipe, pipe_ensure, (VALUE)pipe);
+    RB_GC_GUARD(owner);
+    return result;
 }
 
 /* What a thread sends in small regions before a fiber lets others run. */
@@ -410,11 +467,32 @@ native_resident_p(VALUE self, VALUE file, VALUE offset, VALUE len)
 enum { CACHED_MAX = 32 * 1024 };
 static _Thread_local char content[CACHED_MAX];
 
+/*
+ * Not by File.for_fd: an interrupt in it leaves a File behind that closes the descriptor once more
+ * when it is collected. Nothing here raises once the File has it.
+ */
+#ifdef HAVE_RB_IO_OPEN_DESCRIPTOR
 static VALUE
 file_for(VALUE fd)
 {
-    return rb_funcall(rb_cFile, id_for_fd, 2, fd, rb_str_new_cstr("rb"));
+    return rb_io_ascii8bit_binmode(
+        rb_io_open_descriptor(rb_cFile, FIX2INT(fd), FMODE_READABLE, Qnil, Qnil, NULL));
 }
+
+#else
+static VALUE
+file_for(VALUE fd)
+{
+    VALUE file = rb_obj_alloc(rb_cFile);
+    rb_io_t *fptr;
+
+    MakeOpenFile(file, fptr);
+    fptr->mode = FMODE_READABLE;
+    fptr->fd = FIX2INT(fd);
+    rb_update_max_fd(fptr->fd);
+    return rb_io_ascii8bit_binmode(file);
+}
+#endif
 
 /*
  * Native.open_cached(root, path, links) -> [content or File, inode, size, mtime in ns], or nil
@@ -492,7 +570,6 @@ hs_init_native(VALUE mSendfile)
     sendfile = mSendfile;
     id_copy_small = rb_intern("copy_small");
     id_turn = rb_intern("turn");
-    id_for_fd = rb_intern("for_fd");
     id_io = rb_intern("io");
     id_sendfile = rb_intern("sendfile");
     id_buffered = rb_intern("buffered");
@@ -524,7 +601,7 @@ hs_init_native(VALUE mSendfile)
     rb_define_singleton_method(mNative, "without_sigpipe", native_without_sigpipe, 0);
     rb_define_singleton_method(mNative, "flushed?", native_flushed_p, 1);
     rb_define_singleton_method(mNative, "descriptor", native_descriptor, 1);
-    rb_define_singleton_method(mNative, "widen_pipe", native_widen_pipe, 1);
+    rb_define_singleton_method(mNative, "with_pipe", native_with_pipe, 0);
     rb_define_singleton_method(mNative, "splice_marked_unsupported?",
                                native_splice_marked_unsupported_p, 0);
     rb_funcall(mSendfile, rb_intern("private_constant"), 1, ID2SYM(rb_intern("Native")));

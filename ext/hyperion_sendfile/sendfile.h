@@ -148,7 +148,7 @@ int hs_owned_init(void);
 hs_method hs_splice;
 hs_method hs_splice_by_own_pipe;
 bool hs_splice_compiled(void);
-void hs_pipe_widen(int pipe_w);
+bool hs_pipe_open(int fds[2]); /* with room for much between fill and drain */
 
 /*
  * ktls.c or ktls_none.c: for a descriptor on which the kernel encrypts. _gone: the errno of a connection

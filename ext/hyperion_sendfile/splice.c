@@ -18,10 +18,12 @@ hs_splice_compiled(void)
     return true;
 }
 
-void
-hs_pipe_widen(int pipe_w)
+bool
+hs_pipe_open(int fds[2])
 {
-    (void)fcntl(pipe_w, F_SETPIPE_SZ, PIPE_SIZE);
+    if (pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0) return false;
+    (void)fcntl(fds[1], F_SETPIPE_SZ, PIPE_SIZE);
+    return true;
 }
 
 static struct hs_moved

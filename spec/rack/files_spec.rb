@@ -112,6 +112,19 @@ RSpec.describe S::Files do
       GC.enable
     end
 
+    # A File that lost its descriptor would close its number once more, whoever has that by then.
+    it "is nobody else's when threads that open files are killed" do
+      replace("file", RackSite::LARGE)
+      25.times do
+        thread = Thread.new { loop { app.call(env("/file")).last.close } }
+        sleep(rand / 1000)
+        thread.kill.join
+      end
+      others = Array.new(50) { Cleanup.close(File.open(dir)) }
+      GC.start
+      expect { others.each(&:stat) }.not_to raise_error
+    end
+
     it "is the body's to close, where it is not read at once" do
       replace("file", RackSite::LARGE)
       expect { app.call(env("/file")).last.close }.not_to leak_fds

@@ -51,6 +51,25 @@ module Backpressure
     end
   end
 
+  # A pipe that the gem has opened for itself, by what its descriptors stand for.
+  OwnPipe = Struct.new(:target) do
+    def open?
+      Fds.table.value?(target)
+    end
+  end
+
+  # Those of the responses while the example runs.
+  def observe_pipes
+    [].tap do |pipes|
+      allow(S.const_get(:Native)).to receive(:with_pipe).and_wrap_original do |original, &block|
+        original.call do |*descriptors|
+          pipes.concat(descriptors.map { |number| OwnPipe.new(File.readlink("/proc/self/fd/#{number}")) }.uniq)
+          block.call(*descriptors)
+        end
+      end
+    end
+  end
+
   # Returns once the sender sleeps on a full +channel+, with the number of bytes queued there; fails if the
   # sender ends instead. Needs a reader that reads nothing.
   def await_backpressure(channel, sender, within: 10)

@@ -70,26 +70,19 @@ module Hyperion
         class SpliceStep
           include PrimitiveStep
 
-          # @return [Boolean] as {Loop.run}; false also when there is no pipe to be had
+          # @return [Boolean, nil] as {Loop.run}; nil when there is no pipe to be had
           def self.run(transfer, waiter)
-            pipe = open_pipe
-            return false unless pipe
-
-            Native.widen_pipe(pipe.last)
-            Loop.run(transfer, waiter, new(pipe))
-          ensure
-            waiter.run { pipe.each(&:close) } if pipe # which newer Rubies hand to the scheduler
+            Native.with_pipe do |*descriptors|
+              pipe = %w[rb wb].zip(descriptors).map { |mode, number| IO.for_fd(number, mode, autoclose: false) }
+              Loop.run(transfer, waiter, new(*pipe))
+            ensure
+              pipe&.each(&:close) # for who has kept them: the descriptors are not theirs
+            end
           end
 
-          def self.open_pipe
-            IO.pipe
-          rescue SystemCallError
-            nil # whatever the reason: the next route needs none
-          end
-          private_class_method :open_pipe
-
-          def initialize(pipe)
-            @pipe_r, @pipe_w = pipe
+          def initialize(pipe_r, pipe_w)
+            @pipe_r = pipe_r
+            @pipe_w = pipe_w
           end
 
           private

@@ -282,6 +282,28 @@ RSpec.describe Hyperion::Http::Sendfile, "interrupted" do
     end
   end
 
+  it "leaves no pipe to the garbage collector, wherever in a splice the thread is killed", needs: :splice do
+    channel = channel(:unix)
+    drain = Thread.new { IO.copy_stream(channel.peer, File::NULL) }
+    file = payload_file(70_000)
+    send_it = -> { S.copy_to_socket(channel.out, file, 0, 70_000) }
+    with_splice(true) do
+      send_it.call
+      GC.start
+      GC.disable
+      before = Dir.children("/proc/self/fd").size
+      300.times do
+        thread = Thread.new { loop { send_it.call } }
+        sleep(rand / 1000)
+        thread.kill.join
+      end
+      expect(Dir.children("/proc/self/fd").size).to eq(before)
+    end
+  ensure
+    GC.enable
+    drain&.kill&.join
+  end
+
   describe "by signals" do
     # USR1 is handled by the block, for as long as the example lasts.
     define_method(:on_usr1) do |&handler|

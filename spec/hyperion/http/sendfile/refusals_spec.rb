@@ -254,10 +254,13 @@ RSpec.describe Hyperion::Http::Sendfile, "refused by the kernel" do
     [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::EPERM].each do |errno|
       it "goes on without the pipe that is not to be had (#{errno})" do
         faults = { pipe: fail_with.call(errno) }
-        report = Faults.run(:deliver, size: size, splice: true, faults: faults)
-        expect(report[:fired][:pipe]).to be_positive
-        expect(report).to include(error: nil, said: size, splice: true)
-        expect(report[:received]).to be_payload(payload(size))
+        %i[thread fiber_async].each do |waiter|
+          report = Faults.run(:deliver, size: size, waiter: waiter, splice: true, faults: faults)
+          expect(report[:fired][:pipe]).to be_positive
+          expect(report[:journal].map(&:call)).not_to include(:fill)
+          expect(report).to include(error: nil, said: size, splice: true)
+          expect(report[:received]).to be_payload(payload(size))
+        end
 
         report = Faults.run(:primitive, name: :copy_splice, size: size, faults: faults)
         expect(report).to include(error: nil, said: [0, :unsupported], received: "", splice: true)
