@@ -26,6 +26,7 @@ RSpec.configure do |config|
   config.include Backpressure
   config.include BothDirections
   config.include Fds
+  config.include Kills
   config.include Cpu
 
   # Appended, so that examples' own `after` hooks still see open sockets.

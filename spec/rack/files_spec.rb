@@ -125,6 +125,12 @@ RSpec.describe S::Files do
       expect { others.each(&:stat) }.not_to raise_error
     end
 
+    it "is closed when threads that open files are killed, where that may wait for a disk" do
+      replace("file", RackSite::LARGE)
+      allow(S.const_get(:Native)).to receive(:open_cached)
+      expect { kill_often { app.call(env("/file")).last.close } }.not_to leak_fds
+    end
+
     it "is the body's to close, where it is not read at once" do
       replace("file", RackSite::LARGE)
       expect { app.call(env("/file")).last.close }.not_to leak_fds

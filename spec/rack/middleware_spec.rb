@@ -55,6 +55,11 @@ RSpec.describe S::Middleware do
     expect([answer.segments, answer.file.path]).to eq([[[0, size]], path])
   end
 
+  it "leaves no file open when threads that take over bodies are killed" do
+    app = described_class.new(->(_) { [200, headers, body] })
+    expect { kill_often { app.call({}).last.close } }.not_to leak_fds
+  end
+
   it "closes the app's body with its own" do
     answer = response(200, headers, body).last
     expect { answer.close }.to change(body, :closed).to(true)

@@ -88,7 +88,8 @@ module Hyperion
           return unless String === path && !path.include?("\0")
           return unless File.file?(path) # the other end of a FIFO can tell that it is opened
 
-          file = File.new(path, File::RDONLY | File::NONBLOCK) # in case that it has become one
+          # Non-blocking in case that it has become one. Interrupted, File.new never closes what it has opened.
+          file = Thread.handle_interrupt(Object => :never) { File.new(path, File::RDONLY | File::NONBLOCK) }
           return unless file.stat.file? && (region = region(file.size, headers, body))
 
           offset, length = region

@@ -68,7 +68,8 @@ module Hyperion
             # The other end of a FIFO, and many a device, can tell that it is opened.
             return unless File.stat(path).file?
 
-            file = File.new(path, FLAGS)
+            # Interrupted (by Timeout, while a disk is slow), File.new never closes what it has opened.
+            file = Thread.handle_interrupt(Object => :never) { File.new(path, FLAGS) }
             stat = file.stat
             found = [file, stat.ino, stat.size, nanoseconds(stat.mtime)] if stat.file? && (!block_given? || yield(file))
           rescue Errno::ENOENT, Errno::ENOTDIR, Errno::ENAMETOOLONG, Errno::ELOOP, Errno::ENXIO, Errno::ENODEV
