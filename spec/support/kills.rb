@@ -3,6 +3,8 @@
 # Thread#kill at any point of what a thread does.
 module Kills
   TIMES = 100
+  # How many objects of those threads the garbage collector may still take for used.
+  FEW = 10
 
   # Runs the block in one thread after another, each time until the thread is killed. Another thread is busy, so
   # that they also lose the GVL where they don't give it up.
