@@ -1,21 +1,16 @@
 # frozen_string_literal: true
 
-# Thread#kill at any point of what a thread does.
+# Thread#kill at a certain point.
 module Kills
-  TIMES = 100
-  # How many objects of those threads the garbage collector may still take for used.
-  FEW = 10
-
-  # Runs the block in one thread after another, each time until the thread is killed. Another thread is busy, so
-  # that they also lose the GVL where they don't give it up.
-  def kill_often(&block)
-    busy = Thread.new { loop { Thread.pass } }
-    TIMES.times do
-      thread = Thread.new { loop(&block) }
-      sleep(rand / 1000)
-      thread.kill.join
+  # Runs the block in a thread that is killed when it has opened a file; returns that.
+  def kill_after_open(&block)
+    opened = nil
+    allow(File).to receive(:new).and_wrap_original do |original, *arguments|
+      opened = original.call(*arguments)
+      Thread.current.then { |thread| Thread.new { thread.kill }.join }
+      opened
     end
-  ensure
-    busy.kill.join
+    Thread.new(&block).join
+    opened
   end
 end

@@ -84,12 +84,13 @@ module Hyperion
         end
 
         def take_over(socket, status, headers, body)
+          file = nil
           path = body.respond_to?(:to_path) ? body.to_path : body.path
           return unless String === path && !path.include?("\0")
           return unless File.file?(path) # the other end of a FIFO can tell that it is opened
 
           # Non-blocking in case that it has become one. Interrupted, File.new never closes what it has opened.
-          file = Thread.handle_interrupt(Object => :never) { File.new(path, File::RDONLY | File::NONBLOCK) }
+          Thread.handle_interrupt(Object => :never) { file = File.new(path, File::RDONLY | File::NONBLOCK) }
           return unless file.stat.file? && (region = region(file.size, headers, body))
 
           offset, length = region

@@ -65,11 +65,12 @@ module Hyperion
           # @return [Array(File, Integer, Integer, Integer), nil] open for reading, with its inode, size, and mtime in
           #   nanoseconds; a small file may be there as a String, read; nil: there is no regular file of that name
           def self.open(path)
+            file = nil
             # The other end of a FIFO, and many a device, can tell that it is opened.
             return unless File.stat(path).file?
 
             # Interrupted (by Timeout, while a disk is slow), File.new never closes what it has opened.
-            file = Thread.handle_interrupt(Object => :never) { File.new(path, FLAGS) }
+            Thread.handle_interrupt(Object => :never) { file = File.new(path, FLAGS) }
             stat = file.stat
             found = [file, stat.ino, stat.size, nanoseconds(stat.mtime)] if stat.file? && (!block_given? || yield(file))
           rescue Errno::ENOENT, Errno::ENOTDIR, Errno::ENAMETOOLONG, Errno::ELOOP, Errno::ENXIO, Errno::ENODEV
