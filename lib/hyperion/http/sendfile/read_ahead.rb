@@ -43,7 +43,14 @@ module Hyperion
 
         # Threads for one event loop, which end when they have nothing to do: a process with one thread
         # has cheaper small responses.
+        #
+        # What is counted has to be true for good, and a job that was taken has to be ended. So interrupts come
+        # while a file is read, and not before or after.
         class Readers
+          LATER = { Object => :never }.freeze
+          AT_ONCE = { Object => :immediate }.freeze
+          private_constant :LATER, :AT_ONCE
+
           # Threads don't survive a fork.
           def self.of_this_thread
             readers = Thread.current.thread_variable_get(:hyperion_sendfile_readers)
@@ -64,23 +71,26 @@ module Hyperion
           # @return [Thread::Queue] closed when the block has run, or can't
           def run(&job)
             done = Thread::Queue.new
-            @mutex.synchronize do
-              @jobs << [job, done]
-              add_thread
-              @jobs.pop.last.close if @threads.zero? # and whoever sends waits for the disk
-            end
+            @mutex.synchronize { Thread.handle_interrupt(LATER) { add(job, done) } }
             done
           end
 
           private
 
+          def add(job, done)
+            @jobs << [job, done]
+            add_thread
+            @jobs.pop.last.close if @threads.zero? # and whoever sends waits for the disk
+          end
+
+          # It holds interrupts off, as who begins it does.
           def add_thread
             return if @threads == READERS
 
-            Thread.new { work }
             @threads += 1
+            Thread.new { work }
           rescue ThreadError
-            nil # the system has no more of them: the others do it
+            @threads -= 1 # the system has no more of them: the others do it
           end
 
           def work
@@ -108,7 +118,7 @@ module Hyperion
           end
 
           def carry_out(job, done)
-            job.call
+            Thread.handle_interrupt(AT_ONCE, &job)
           rescue SystemCallError, IOError
             nil # whoever reads it to send it will meet the same, and say so
           ensure

@@ -101,6 +101,56 @@ RSpec.describe Hyperion::Http::Sendfile, "sending a cold file in a fiber" do
     expect(readers.map(&:result)).to all(be_payload(payload(100_000)))
   end
 
+  it "leaves the disk to threads, after it was interrupted while it began one" do
+    native = S.const_get(:Native)
+    allow(native).to receive(:resident?).and_return(false)
+    by = []
+    allow(native).to receive(:read_in) { by << Thread.current }
+    killed = false
+    allow(Thread).to receive(:new).and_wrap_original do |original, *arguments, &block|
+      original.call(*arguments, &block).tap do
+        if !killed && caller_locations.any? { |location| location.path.end_with?("read_ahead.rb") }
+          killed = true
+          asker = Thread.current
+          interrupter = original.call { asker.raise(IOError, "midway") }
+          Thread.pass while interrupter.alive?
+        end
+      end
+    end
+    channel = channel(:tcp)
+    channel.read
+    file = payload_file(100_000)
+    sender = start_under(:fiber_async) do
+      5.times do
+        S.copy_to_socket(channel.out, file, 0, 100_000)
+      rescue IOError
+        nil
+      end
+      Thread.current
+    end
+    expect(by).not_to include(sender.value)
+    expect(by.size).to eq(5)
+  end
+
+  it "ends a job that a thread has taken, wherever that is killed" do
+    native = S.const_get(:Native)
+    allow(native).to receive(:resident?).and_return(false)
+    channel = channel(:tcp)
+    reader = channel.read
+    file = payload_file(100_000)
+    others = Thread.list
+    killer = nil
+    sender = start_under(:fiber_async) do
+      others << Thread.current
+      killer = Thread.new { loop { (Thread.list - others - [Thread.current]).each(&:kill) && Thread.pass } }
+      Array.new(100) { S.copy_to_socket(channel.out, file, 0, 100_000) }
+    end
+    expect(sender.value).to all(eq(100_000))
+    killer.kill.join
+    channel.finish
+    expect(reader.result).to be_payload(payload(100_000) * 100)
+  end
+
   it "does not move the position of a file whose offset it refuses" do
     file = payload_file(100_000)
     S.copy_to_socket(StringIO.new, file, 0, 100_000) # and so it is in the page cache
