@@ -166,7 +166,10 @@ run_keeping_gvl(struct hs_transfer *t)
     if (t->status == HS_UNSUPPORTED) t->status = HS_INTERRUPTED;
 }
 
-/* An attempt with no other thread alive has nothing to guard, to own, or to be woken from. */
+/*
+ * An attempt with no other thread alive has nothing to guard, to own, or to be woken from. It lets no interrupt
+ * in, so that what it moved is told of before a signal's handler can raise.
+ */
 static void
 run_attempt_alone(struct hs_transfer *t)
 {
@@ -184,9 +187,7 @@ hs_call_run(struct hs_call *call)
 
     t->status = HS_INTERRUPTED; /* until it has run */
     if (call->keep_gvl) run_keeping_gvl(t);
-    if (t->status == HS_INTERRUPTED && !t->wait && call->yields == 0 && rb_thread_alone()) {
-        run_attempt_alone(t);
-    }
+    if (t->status == HS_INTERRUPTED && !t->wait && rb_thread_alone()) run_attempt_alone(t);
     if (t->status == HS_INTERRUPTED) {
         rb_ensure(run_to_an_end, (VALUE)call, finish, (VALUE)call);
     } else if (call->yields > 0) {

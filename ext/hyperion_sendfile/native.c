@@ -284,7 +284,7 @@ head_of(const struct hs_transfer *t)
  * by its public name, which checks the arguments. true: all is out; :turn: the same, and a fiber has to
  * let others run; bytes: as many of head and body are out, of the head that comes with them where another
  * thread may have changed the one given; nil: this is not the case it is for, and nothing was sent. The block
- * is copy_small's, where another thread may interrupt this one.
+ * is copy_small's.
  */
 static VALUE
 native_copy_at_once(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len, VALUE head,
@@ -307,8 +307,7 @@ native_copy_at_once(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len, VA
     }
     whole = FIX2LONG(len) + (long)given.head_length;
     count = NIL_P(head) ? 4 : 5;
-    moved = rb_thread_alone() ? rb_funcallv(sendfile, id_copy_small, count, arguments)
-                              : rb_funcall_passing_block(sendfile, id_copy_small, count, arguments);
+    moved = rb_funcall_passing_block(sendfile, id_copy_small, count, arguments);
     if (moved != LONG2FIX(whole)) {
         if (!NIL_P(head) && !OBJ_FROZEN(head)) moved = rb_assoc_new(moved, head_of(&given));
         RB_GC_GUARD(arguments[4]);

@@ -384,6 +384,20 @@ RSpec.describe Hyperion::Http::Sendfile, "interrupted" do
       end
     end
 
+    it "counts the bytes of a small body when a handler raises, with no other thread" do
+      channel = channel(:unix)
+      told = Faults.in_child do
+        on_usr1 { raise IOError, "midway" }
+        allow(S).to receive(:copy_small).and_wrap_original do |original, *arguments, &block|
+          original.call(*arguments, &block).tap { Process.kill(:USR1, Process.pid) }
+        end
+        S.copy_to_socket(channel.out, payload_file(60_000), 0, 60_000, head: "head")
+      rescue IOError => e
+        [e.message, e.bytes_sent, e.bytes_expected]
+      end
+      expect(told).to eq(["midway", 60_000, 60_000])
+    end
+
     it "runs a handler while the transfer waits" do
       handled = Queue.new
       on_usr1 { handled << true }
