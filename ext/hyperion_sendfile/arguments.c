@@ -23,9 +23,10 @@ descriptor_number(VALUE number, const char *name)
     return (int)FIX2LONG(number);
 }
 
+/* Asked of no method: what a method returns by lets interrupts in. */
 #ifdef HAVE_RB_IO_MODE
-static bool
-closed(VALUE io)
+bool
+hs_closed(VALUE io)
 {
     return RTEST(rb_io_closed_p(io));
 }
@@ -37,8 +38,8 @@ mode(VALUE io)
 }
 
 #else
-static bool
-closed(VALUE io)
+bool
+hs_closed(VALUE io)
 {
     const rb_io_t *fptr = RFILE(io)->fptr;
 
@@ -78,7 +79,7 @@ open_file(VALUE io, const char *name, int needed)
 {
     rb_io_t *fptr;
 
-    if (closed(io)) rb_raise(rb_eIOError, "%s: closed stream", name);
+    if (hs_closed(io)) rb_raise(rb_eIOError, "%s: closed stream", name);
     GetOpenFile(io, fptr);
     if ((mode(io) & needed) != needed) {
         rb_raise(rb_eIOError, "%s: not opened for %s", name,
@@ -91,7 +92,7 @@ open_file(VALUE io, const char *name, int needed)
 bool
 hs_flushed(VALUE out)
 {
-    return RB_TYPE_P(out, T_FILE) && RFILE(out)->fptr && !closed(out) && empty_buffer(out);
+    return RB_TYPE_P(out, T_FILE) && RFILE(out)->fptr && !hs_closed(out) && empty_buffer(out);
 }
 
 /*

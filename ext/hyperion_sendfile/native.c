@@ -365,21 +365,23 @@ native_push(VALUE self, VALUE io, VALUE more)
     return Qnil;
 }
 
-/* Native.nagle_off(io) -> whether Nagle's algorithm was on, for nagle_on to put back */
 static VALUE
-native_nagle_off(VALUE self, VALUE io)
+put_nagle_back(VALUE io)
 {
-    (void)self;
-    return hs_nagle_off(hs_out_descriptor(io)) ? Qtrue : Qfalse;
+    if (!hs_closed(io)) hs_nagle_on(rb_io_descriptor(io));
+    return Qnil;
 }
 
-/* Native.nagle_on(io) -> nil: what is queued already is not held back */
+/*
+ * Native.without_nagle(io) { } -> what the block returns. Nagle's algorithm is off meanwhile, and what is queued by
+ * its end is not held back.
+ */
 static VALUE
-native_nagle_on(VALUE self, VALUE io)
+native_without_nagle(VALUE self, VALUE io)
 {
     (void)self;
-    hs_nagle_on(hs_out_descriptor(io));
-    return Qnil;
+    if (!hs_nagle_off(hs_out_descriptor(io))) return rb_yield(Qnil);
+    return rb_ensure(rb_yield, Qnil, put_nagle_back, io);
 }
 
 /*
@@ -590,8 +592,7 @@ hs_init_native(VALUE mSendfile)
     rb_define_singleton_method(mNative, "counted", native_counted, 1);
     rb_define_singleton_method(mNative, "push", native_push, 2);
     rb_define_singleton_method(mNative, "queued", native_queued, 1);
-    rb_define_singleton_method(mNative, "nagle_off", native_nagle_off, 1);
-    rb_define_singleton_method(mNative, "nagle_on", native_nagle_on, 1);
+    rb_define_singleton_method(mNative, "without_nagle", native_without_nagle, 1);
     rb_define_singleton_method(mNative, "send_records", native_send_records, 10);
     rb_define_singleton_method(mNative, "ktls_compiled?", native_ktls_compiled_p, 0);
     rb_define_singleton_method(mNative, "ktls?", native_ktls_p, 1);

@@ -27,7 +27,7 @@ static const int64_t STEP_NS = 2 * 1000 * 1000;
 /* Of a read that is interrupted every time. */
 static const int TRIES = 100;
 
-static ID id_closed, id_syswrite_nonblock;
+static ID id_syswrite_nonblock;
 
 struct step {
     VALUE ssl;
@@ -292,9 +292,8 @@ finish(VALUE argument)
     struct step *s = (struct step *)argument;
 
     RB_FL_UNSET_RAW(s->buffer, RUBY_FL_FREEZE);
-    if (s->corked && !RTEST(rb_funcallv(s->io, id_closed, 0, NULL))) {
-        hs_uncork(rb_io_descriptor(s->io)); /* of what may have been closed for writing */
-    }
+    /* What may have been closed for writing. */
+    if (s->corked && !hs_closed(s->io)) hs_uncork(rb_io_descriptor(s->io));
     hs_signals_release(&s->signals);
     if (s->offered) rb_yield_values(2, OFFT2NUM(s->sent), s->in_doubt ? Qtrue : Qfalse);
     return Qnil;
@@ -336,6 +335,5 @@ hs_send_records(VALUE ssl, VALUE io, VALUE in, off_t position, off_t end, VALUE 
 void
 hs_records_init(void)
 {
-    id_closed = rb_intern("closed?");
     id_syswrite_nonblock = rb_intern("syswrite_nonblock");
 }

@@ -209,6 +209,7 @@ void hs_uncork(int fd);
 #ifdef RUBY_H
 
 /* arguments.c */
+bool hs_closed(VALUE io);
 bool hs_flushed(VALUE out);
 int hs_out_descriptor(VALUE out);
 VALUE hs_in_source(VALUE in); /* the IO, or the number, that in stands for */

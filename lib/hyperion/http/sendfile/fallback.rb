@@ -216,6 +216,13 @@ module Hyperion
           false
         end
 
+        def self.without_nagle(socket)
+          was_on = nagle_off(socket)
+          yield
+        ensure
+          nagle_on(socket) if was_on && !socket.closed?
+        end
+
         def self.nagle_off(socket)
           return false unless defined?(BasicSocket) && BasicSocket === socket
 
@@ -230,6 +237,8 @@ module Hyperion
         rescue Errno::EINVAL, Errno::ENOTCONN, Errno::ECONNRESET
           nil # what some systems say of a connection that is gone; the write has said so already
         end
+
+        private_class_method :nagle_off, :nagle_on
 
         def self.without_sigpipe
           yield

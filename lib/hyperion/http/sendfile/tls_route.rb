@@ -66,22 +66,13 @@ module Hyperion
         # @return [true]
         def self.run(transfer, waiter)
           transfer.route = :tls_userspace
-          without_nagle(transfer.io) do
+          # OpenSSL writes each record by itself, without MSG_MORE, and most end in a short segment: under Nagle's
+          # algorithm that would wait for the acknowledgement of the one before, which the peer may delay by 40 ms.
+          Native.without_nagle(transfer.io) do
             (Records.serve?(transfer) && Records.run(transfer, waiter)) ||
               Loop.run(transfer, waiter, UserspaceRoute.new(transfer, waiter))
           end
         end
-
-        # OpenSSL writes each record by itself, without MSG_MORE, and most end in a short segment: under
-        # Nagle's algorithm that would wait for the acknowledgement of the one before, which the peer may
-        # delay by 40 ms.
-        def self.without_nagle(socket)
-          was_on = Native.nagle_off(socket)
-          yield
-        ensure
-          Native.nagle_on(socket) if was_on && !socket.closed?
-        end
-        private_class_method :without_nagle
       end
     end
   end

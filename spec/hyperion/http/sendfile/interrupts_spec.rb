@@ -165,6 +165,20 @@ RSpec.describe Hyperion::Http::Sendfile, "interrupted" do
       end
     end
 
+    it "holds no record back, and gives Nagle's algorithm back, asking nothing of Ruby meanwhile" do
+      channel = channel(:tls13)
+      channel.read
+      begun = false
+      channel.wire.define_singleton_method(:closed?) { begun ? raise("an interrupt") : super() }
+      sent = begin
+        S.copy_to_socket(channel.out, payload_file(600_003)) { begun = true }
+      ensure
+        begun = false
+      end
+      expect(sent).to eq(600_003)
+      expect(%i[CORK NODELAY].map { |name| channel.wire.getsockopt(:TCP, name).bool }).to eq([false, false])
+    end
+
     it "counts the bytes of a small body that is not reported on" do
       channel = channel(:tcp)
       reader = channel.read
