@@ -10,7 +10,9 @@
 #include <unistd.h>
 
 static VALUE sendfile;
-static ID id_copy_small, id_turn, id_io, id_sendfile, id_buffered, id_head;
+static ID id_copy_small, id_turn, id_io, id_sendfile, id_buffered, id_head, id_timeout, id_new;
+static ID id_splice_runtime_supported_p, id_fadvise_sequential;
+static ID id_FADVISE_THRESHOLD, id_TimeoutError;
 
 static hs_method *
 method_named(VALUE name, const struct hs_frames *frames)
@@ -30,6 +32,25 @@ native_splice_marked_unsupported_p(VALUE self)
 {
     (void)self;
     return hs_splice_marked_unsupported() ? Qtrue : Qfalse;
+}
+
+/* The destination last: what may run Ruby code comes before, so that it is still what it was. */
+static void
+run_region(struct hs_call *call, VALUE offset, VALUE len)
+{
+    struct hs_transfer *t = &call->transfer;
+
+    if (!NIL_P(call->in)) t->in_fd = hs_in_descriptor(call->in);
+    t->offset = hs_bytes(offset, "offset");
+    t->length = hs_bytes(len, "len");
+    hs_check_region(t->offset, t->length);
+    t->out_fd = hs_out_descriptor(call->out);
+    call->yields = 2;
+    call->head_before = t->head_sent;
+
+    hs_call_run(call);
+    if (t->status == HS_FAILED && t->err == ESPIPE) t->status = HS_UNSUPPORTED; /* to be streamed */
+    hs_raise_if_failed(call);
 }
 
 /*
@@ -67,17 +88,7 @@ native_transfer(int argc, VALUE *argv, VALUE self)
     if (t->head_sent > t->head_length) {
         rb_raise(rb_eRangeError, "head is shorter than what was sent of it");
     }
-    if (!NIL_P(call.in)) t->in_fd = hs_in_descriptor(call.in);
-    t->offset = hs_bytes(argv[2], "offset");
-    t->length = hs_bytes(argv[3], "len");
-    hs_check_region(t->offset, t->length);
-    t->out_fd = hs_out_descriptor(argv[0]);
-    call.yields = 2;
-    call.head_before = t->head_sent;
-
-    hs_call_run(&call);
-    if (t->status == HS_FAILED && t->err == ESPIPE) t->status = HS_UNSUPPORTED; /* to be streamed */
-    hs_raise_if_failed(&call);
+    run_region(&call, argv[2], argv[3]);
     RB_GC_GUARD(head);
     RB_GC_GUARD(frames);
     return hs_status_symbol(t->status);
@@ -250,17 +261,6 @@ plain(VALUE out, VALUE in, VALUE len, VALUE timeout)
     return FIXNUM_P(len) && RB_TYPE_P(in, T_FILE) && plain_timeout(timeout) && hs_flushed(out);
 }
 
-/* Native.plain?(out, in, offset, len, head, timeout) -> true or false */
-static VALUE
-native_plain_p(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len, VALUE head, VALUE timeout)
-{
-    (void)self;
-    return plain(out, in, len, timeout) && FIXNUM_P(offset) && FIX2LONG(offset) >= 0 &&
-                   (NIL_P(head) || RB_TYPE_P(head, T_STRING))
-               ? Qtrue
-               : Qfalse;
-}
-
 /* Whether a fiber would keep its event loop waiting for a disk. */
 static bool
 would_stall_loop(VALUE in, VALUE offset, VALUE len)
@@ -276,19 +276,9 @@ head_of(const struct hs_transfer *t)
     return rb_obj_freeze(rb_str_new(t->head, (long)t->head_length));
 }
 
-/*
- * Native.copy_at_once(out, in, offset, len, head, timeout) { |bytes, head_bytes| }
- *     -> true, :turn, bytes, [bytes, head], or nil
- *
- * What copy_to_socket does for a small body between two IOs, in as few steps as can be: call copy_small
- * by its public name, which checks the arguments. true: all is out; :turn: the same, and a fiber has to
- * let others run; bytes: as many of head and body are out, of the head that comes with them where another
- * thread may have changed the one given; nil: this is not the case it is for, and nothing was sent. The block
- * is copy_small's.
- */
+/* A region of at most HS_SMALL_FILE_THRESHOLD bytes, by copy_small. */
 static VALUE
-native_copy_at_once(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len, VALUE head,
-                    VALUE timeout)
+copy_small_at_once(VALUE out, VALUE in, VALUE offset, VALUE len, VALUE head)
 {
     VALUE arguments[] = {out, in, offset, len, head};
     struct hs_transfer given = {.head = ""};
@@ -297,11 +287,7 @@ native_copy_at_once(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len, VA
     long whole;
     VALUE moved;
 
-    (void)self;
-    if (!plain(out, in, len, timeout) || FIX2LONG(len) > HS_SMALL_FILE_THRESHOLD ||
-        would_stall_loop(in, offset, len)) {
-        return Qnil;
-    }
+    if (would_stall_loop(in, offset, len)) return Qnil;
     if (RB_TYPE_P(head, T_STRING)) {
         arguments[4] = hs_set_head(&given, head, head_copy, sizeof(head_copy));
     }
@@ -317,6 +303,72 @@ native_copy_at_once(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len, VA
     hs_count(HS_SMALL_BYTES, (uint64_t)FIX2LONG(len));
 
     return turn_due(whole) ? ID2SYM(id_turn) : Qtrue;
+}
+
+/* Whether copy_large_at_once may wait, and nothing else is asked for. */
+static bool
+in_one_go(VALUE offset, VALUE head, VALUE blocking)
+{
+    return (RTEST(blocking) || NIL_P(rb_fiber_scheduler_current())) && FIXNUM_P(offset) &&
+           FIX2LONG(offset) >= 0 && (NIL_P(head) || RB_TYPE_P(head, T_STRING)) &&
+           !RTEST(rb_funcallv(sendfile, id_splice_runtime_supported_p, 0, NULL));
+}
+
+/* A larger one, by sendfile, waiting included. */
+static VALUE
+copy_large_at_once(VALUE out, VALUE in, VALUE offset, VALUE len, VALUE head, VALUE timeout)
+{
+    struct hs_call call;
+    struct hs_transfer *t = &call.transfer;
+
+    if (timeout == ID2SYM(id_io)) {
+        timeout = rb_check_funcall(out, id_timeout, 0, NULL); /* Ruby 3.2 */
+        if (timeout == Qundef) timeout = Qnil;
+    }
+    if (FIX2LONG(len) >= FIX2LONG(rb_const_get(sendfile, id_FADVISE_THRESHOLD))) {
+        rb_funcall(sendfile, id_fadvise_sequential, 3, in, len, offset);
+    }
+    call = hs_call_on(out, in);
+    t->wait = true;
+    t->timeout_ns = hs_timeout_ns(timeout);
+    t->method = hs_os_sendfile;
+    head = hs_set_head(t, head, NULL, 0);
+    run_region(&call, offset, len);
+    RB_GC_GUARD(head);
+
+    if (t->status == HS_TIMEOUT) {
+        rb_exc_raise(rb_funcall(rb_const_get(sendfile, id_TimeoutError), id_new, 3,
+                                OFFT2NUM(t->sent), len, timeout));
+    }
+    if (t->status != HS_DONE) return rb_assoc_new(OFFT2NUM((off_t)t->head_sent + t->sent), head);
+    hs_count(HS_SENDFILE_RESPONSES, 1);
+    hs_count(HS_SENDFILE_BYTES, (uint64_t)t->sent);
+    return Qtrue;
+}
+
+/*
+ * Native.copy_at_once(out, in, offset, len, head, timeout, blocking) { |bytes, head_bytes| }
+ *     -> true, :turn, bytes, [bytes, head], or nil
+ *
+ * What copy_to_socket does between two IOs, in as few steps as can be, for Ruby code that has left the
+ * processor's cache takes longer than the rest: a small body by copy_small, a larger one, where the caller
+ * is no fiber or wants to be blocked, by sendfile to its end. What the façade calls by its public name is
+ * called so here. true: all is out; :turn: the same, and a fiber has to let others run; bytes: as many of
+ * head and body are out, of the head that comes with them where another thread may have changed the one
+ * given; nil: this is not the case it is for, and nothing was sent. The block gets the bytes that are out
+ * also where a timeout, an error or another thread ends the call.
+ */
+static VALUE
+native_copy_at_once(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len, VALUE head,
+                    VALUE timeout, VALUE blocking)
+{
+    (void)self;
+    if (!plain(out, in, len, timeout)) return Qnil;
+    if (FIX2LONG(len) <= HS_SMALL_FILE_THRESHOLD) {
+        return copy_small_at_once(out, in, offset, len, head);
+    }
+    if (!in_one_go(offset, head, blocking)) return Qnil;
+    return copy_large_at_once(out, in, offset, len, head, timeout);
 }
 
 /*
@@ -575,14 +627,19 @@ hs_init_native(VALUE mSendfile)
     id_sendfile = rb_intern("sendfile");
     id_buffered = rb_intern("buffered");
     id_head = rb_intern("head");
+    id_timeout = rb_intern("timeout");
+    id_new = rb_intern("new");
+    id_splice_runtime_supported_p = rb_intern("splice_runtime_supported?");
+    id_fadvise_sequential = rb_intern("fadvise_sequential");
+    id_FADVISE_THRESHOLD = rb_intern("FADVISE_THRESHOLD");
+    id_TimeoutError = rb_intern("TimeoutError");
     hs_records_init();
     hs_init_frames(mNative);
 
     rb_define_singleton_method(mNative, "transfer", native_transfer, -1);
-    rb_define_singleton_method(mNative, "copy_at_once", native_copy_at_once, 6);
+    rb_define_singleton_method(mNative, "copy_at_once", native_copy_at_once, 7);
     rb_define_singleton_method(mNative, "turn_due?", native_turn_due_p, 1);
     rb_define_singleton_method(mNative, "frames_at_once", native_frames_at_once, 5);
-    rb_define_singleton_method(mNative, "plain?", native_plain_p, 6);
     rb_define_singleton_method(mNative, "wait", native_wait, 3);
     rb_define_singleton_method(mNative, "regular_size", native_regular_size, 1);
     rb_define_singleton_method(mNative, "resident?", native_resident_p, 3);

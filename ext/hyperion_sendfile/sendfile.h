@@ -128,8 +128,15 @@ struct hs_cached_file {
 bool hs_open_cached(const char *root, const char *path, enum hs_links links, void *buffer,
                     size_t capacity, struct hs_cached_file *file);
 
-/* stats.c: the first three are ours, the others mean what lib/ says that they mean. */
-enum { HS_SMALL_RESPONSES, HS_SMALL_BYTES, HS_WAITS, HS_COUNTERS = 32 };
+/* stats.c: these are ours, the others mean what lib/ says that they mean. */
+enum {
+    HS_SMALL_RESPONSES,
+    HS_SMALL_BYTES,
+    HS_WAITS,
+    HS_SENDFILE_RESPONSES = 6,
+    HS_SENDFILE_BYTES,
+    HS_COUNTERS = 32
+};
 void hs_count(unsigned counter, uint64_t by);
 uint64_t hs_counted(unsigned counter);
 

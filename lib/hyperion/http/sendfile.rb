@@ -133,7 +133,7 @@ module Hyperion
         #
         # @return [Boolean]
         def splice_runtime_supported?
-          splice_supported? && !Native.splice_marked_unsupported? && ENV["HYPERION_HTTP_SPLICE"] == "1"
+          ENV["HYPERION_HTTP_SPLICE"] == "1" && splice_supported? && !Native.splice_marked_unsupported?
         end
 
         # What {copy_to_socket} and {copy_to_socket_blocking} did in this process so far, and in the one it was
@@ -158,60 +158,38 @@ module Hyperion
 
         private
 
-        # A small body between two IOs, which is what a server sends most, is one call and no object.
-        # Everything else is looked at closely, and sent by a route; so is what is to be reported on.
+        # From one IO to another, which is what a server sends most, all of it happens in C. Everything else is
+        # looked at closely, and sent by a route; so is what is to be reported on.
         #
         # @param waiter [Module, nil] nil: whichever suits who is calling
         def deliver(waiter, out, file, offset, len, head, timeout, progress)
           sent = 0
           begin
-            moved = Native.copy_at_once(out, file, offset, len, head, timeout) { |body, _| sent = body } unless progress
-            return len if moved == true
+            unless progress
+              moved = Native.copy_at_once(out, file, offset, len, head, timeout, waiter) { |body, _| sent = body }
+            end
           rescue Errno::ESPIPE
             nil # the file has no offsets, and nothing was sent
           rescue SystemCallError, IOError => e
             raise Progress.tell(e, sent, len)
+          ensure
+            count_cut_short(sent, len, e) if e || (moved.nil? && sent != 0)
           end
+          return len if moved == true # a return across an ensure is an object
+
           moved, head = moved if Array === moved
           return take_turn(waiter, len) if moved == :turn
 
-          waiter ||= Waiters.current
-          if moved.nil? && progress.nil? && waiter.steps_wait? && in_one_go?(out, file, offset, len, head, timeout)
-            head = Transfer.own(head)
-            moved = in_one_go(out, file, offset, len, head, timeout)
-            return len if moved == true
-          end
-          by_route(waiter, moved, out, file, offset, len, head, timeout, progress)
+          by_route(waiter || Waiters.current, moved, out, file, offset, len, head, timeout, progress)
+        end
+
+        def count_cut_short(sent, len, error)
+          Stats.response(len > SMALL_FILE_THRESHOLD ? :sendfile : :small, sent, false, error)
         end
 
         def take_turn(waiter, len)
           sleep(0) if waiter.nil? && Waiters.under_scheduler?
           len
-        end
-
-        def in_one_go?(out, file, offset, len, head, timeout)
-          Native.plain?(out, file, offset, len, head, timeout) && len > SMALL_FILE_THRESHOLD &&
-            !splice_runtime_supported?
-        end
-
-        # A larger body between two IOs in a plain thread: all of it happens in C.
-        #
-        # @return [true, Integer] true: all is out; else the bytes of head and region that are
-        def in_one_go(out, file, offset, len, head, timeout)
-          moved = 0
-          timeout = own_timeout(out) if timeout == :io
-          fadvise_sequential(file, len, offset) if len >= FADVISE_THRESHOLD
-          status = Native.transfer(out, file, offset, len, :sendfile, head, 0, timeout, false) do |bytes, of_head|
-            moved = bytes + of_head
-          end
-          raise TimeoutError.new(of_body(moved, head, len), len, timeout) if status == :timeout
-
-          status == :done || moved
-        rescue SystemCallError, IOError => e
-          raise Progress.tell(e, of_body(moved, head, len), len)
-        ensure
-          whole = status == :done
-          Stats.response(:sendfile, of_body(moved, head, len), whole, e) if whole || e || status.nil?
         end
 
         # @param moved [Integer, nil] bytes of head and region that are out already; nil: nothing was tried

@@ -52,11 +52,7 @@ module Hyperion
       # The little of it that the façade needs.
       # @api private
       module Native
-        def self.plain?(_out, _file, _offset, _len, _head, _timeout)
-          false
-        end
-
-        def self.copy_at_once(_out, _file, _offset, _len, _head, _timeout); end
+        def self.copy_at_once(_out, _file, _offset, _len, _head, _timeout, _blocking); end
 
         # Nobody counts them here.
         def self.turn_due?(_bytes)

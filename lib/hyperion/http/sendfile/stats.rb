@@ -6,7 +6,7 @@ module Hyperion
     module Sendfile
       # @api private
       module Stats
-        # In the order of their counters. The first of either list is counted in C, too.
+        # In the order of their counters. :small, :sendfile and :waits are counted in C, too.
         ROUTES = %i[small sendfile splice memory ktls tls_userspace userspace frames].freeze
         EVENTS = %i[waits fallbacks timeouts truncations].freeze
         FIRST_EVENT = 2 # after the responses and the bytes of :small
