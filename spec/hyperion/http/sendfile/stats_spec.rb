@@ -104,6 +104,23 @@ RSpec.describe Hyperion::Http::Sendfile, ".stats", needs: :sendfile do
     end
   end
 
+  it "counts what was sent in one go until a timeout, or until its thread was killed" do
+    { timeout: :error.to_proc, kill: ->(sender) { sender.thread.kill.join } }.each do |why, finish|
+      channel = channel(:tcp, small: true)
+      reader = channel.read(:stalled)
+      changed = counted do
+        sender = start_copy(:thread, channel.out, payload_file(5_000_000), 0, 5_000_000,
+                            timeout: why == :timeout ? 0.3 : nil)
+        await_backpressure(channel, sender)
+        finish.call(sender)
+      end
+      channel.finish
+      sent = reader.go.wait.bytes
+      expect(changed).to include(bytes: { sendfile: sent }), why.to_s
+      expect(changed.slice(:timeouts, :responses)).to eq(why == :timeout ? { timeouts: 1 } : {})
+    end
+  end
+
   it "loses no count between threads" do
     channels = Array.new(4) { channel(:unix) }
     file = payload_file(100)
