@@ -60,6 +60,9 @@ def walls(length, rounds, label)
   end
 end
 
+# Of fewer rounds one hiccup of the machine would be the 99th percentile.
+FOR_A_PERCENTILE = 20
+
 def slowest(walls)
   Bench::Statistics.exactly(Bench::Statistics.percentile(walls, 99) * 1000)
 end
@@ -70,7 +73,9 @@ def check(report, walls, length, beside)
     ratio = Bench::Statistics.ratio(walls.fetch(OURS), walls.fetch(THEIRS))
     report.check("time against IO.copy_stream, #{what}", ratio, at_most: 1.0)
   elsif length == SIZES.first
-    report.check("99th percentile with keep_gvl, #{what}", slowest(walls.fetch(KEEPING)), at_most: 1.0, unit: "ms")
+    if walls.fetch(KEEPING).size >= FOR_A_PERCENTILE
+      report.check("99th percentile with keep_gvl, #{what}", slowest(walls.fetch(KEEPING)), at_most: 1.0, unit: "ms")
+    end
     report.note("#{what}, 99th percentile: #{slowest(walls.fetch(OURS))} ms, and with keep_gvl " \
                 "#{slowest(walls.fetch(KEEPING))} ms.")
   end

@@ -30,7 +30,7 @@ module Bench
   GIB = 1 << 30
 
   # How much a limit is widened where there is no time for enough rounds.
-  QUICK_SLACK = 1.6
+  QUICK_SLACK = 2
   RESULTS = File.expand_path("results", __dir__)
   QUICK_RESULTS = File.expand_path("../tmp/bench", __dir__)
 

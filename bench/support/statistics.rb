@@ -3,14 +3,14 @@
 module Bench
   # Order statistics: nothing here supposes a normal distribution, or that a shared machine gives one.
   module Statistics
-    # A median and what is known of it: its 95 % confidence interval.
+    # A median and what is known of it: its 95 % confidence interval. Without samples it is a count.
     Estimate = Struct.new(:median, :low, :high, :samples) do
       def exact?
-        samples == 1
+        samples.nil?
       end
 
       def to_s
-        return Statistics.digits(median) if exact?
+        return Statistics.digits(median) if exact? || samples == 1
 
         format("%s (%s–%s)", *[median, low, high].map { |figure| Statistics.digits(figure) })
       end
@@ -61,7 +61,7 @@ module Bench
 
     # A count, of which nothing is left to chance.
     def exactly(value)
-      Estimate.new(value, value, value, 1)
+      Estimate.new(value, value, value, nil)
     end
 
     # Of the ratios of one round each: what slows the machine slows both.
