@@ -254,8 +254,8 @@ struct read_in {
 };
 
 /* What is read is dropped: only that it is in the page cache afterwards counts. */
-static void *
-read_in_without_gvl(void *data)
+static void
+read_in(void *data)
 {
     struct read_in *job = data;
     char buffer[32 * 1024];
@@ -271,19 +271,16 @@ read_in_without_gvl(void *data)
         if (got <= 0) break; /* who reads it to send it will say why */
         done += got;
     }
-    return NULL;
 }
 
-/* Ruby does not begin while it wants the thread for something else, if only for another's turn. */
+/* The region may be left before it runs, if only for another thread's turn. */
 static VALUE
-read_in_once_begun(VALUE argument)
+read_in_without_gvl(VALUE argument)
 {
     struct read_in *job = (struct read_in *)argument;
 
-    do {
-        rb_thread_check_ints();
-        rb_nogvl(read_in_without_gvl, job, RUBY_UBF_IO, NULL, RB_NOGVL_INTR_FAIL);
-    } while (!job->begun);
+    while (!job->begun)
+        hs_region(read_in, job, job->fd);
     return Qnil;
 }
 
@@ -303,5 +300,5 @@ hs_read_in(VALUE in, off_t offset, off_t length)
     job.fd = hs_own_duplicate(hs_in_descriptor(source));
     RB_GC_GUARD(source);
     if (job.fd < 0) return; /* only a hint */
-    rb_ensure(read_in_once_begun, (VALUE)&job, close_read_in, (VALUE)&job);
+    rb_ensure(read_in_without_gvl, (VALUE)&job, close_read_in, (VALUE)&job);
 }
