@@ -47,9 +47,8 @@ module Hyperion
         # What is counted has to be true for good, and a job that was taken has to be ended. So interrupts come
         # while a file is read, and not before or after.
         class Readers
-          LATER = { Object => :never }.freeze
           AT_ONCE = { Object => :immediate }.freeze
-          private_constant :LATER, :AT_ONCE
+          private_constant :AT_ONCE
 
           # Threads don't survive a fork.
           def self.of_this_thread
@@ -71,7 +70,7 @@ module Hyperion
           # @return [Thread::Queue] closed when the block has run, or can't
           def run(&job)
             done = Thread::Queue.new
-            @mutex.synchronize { Thread.handle_interrupt(LATER) { add(job, done) } }
+            @mutex.synchronize { Thread.handle_interrupt(Transfer::NEVER) { add(job, done) } }
             done
           end
 

@@ -7,11 +7,12 @@ module Hyperion
       # @api private
       class Transfer
         LOOKS_PER_TIMEOUT = 4.0
+        # For Thread.handle_interrupt.
         NEVER = { Object => :never }.freeze
         # Seconds that are as good as no limit, and more than some clocks take. As in C.
         FOR_EVER = 9e9
         WAITS = %i[eagain want_read].freeze
-        private_constant :LOOKS_PER_TIMEOUT, :NEVER, :FOR_EVER, :WAITS
+        private_constant :LOOKS_PER_TIMEOUT, :FOR_EVER, :WAITS
 
         attr_reader :out, :file, :length, :head, :head_sent, :sent, :timeout, :idle
         # Whether the kernel may be asked to move the bytes by itself.

@@ -90,7 +90,7 @@ module Hyperion
           return unless File.file?(path) # the other end of a FIFO can tell that it is opened
 
           # Non-blocking in case that it has become one. Interrupted, File.new never closes what it has opened.
-          Thread.handle_interrupt(Object => :never) { file = File.new(path, File::RDONLY | File::NONBLOCK) }
+          Thread.handle_interrupt(Transfer::NEVER) { file = File.new(path, File::RDONLY | File::NONBLOCK) }
           return unless file.stat.file? && (region = region(file.size, headers, body))
 
           offset, length = region

@@ -70,7 +70,7 @@ module Hyperion
             return unless File.stat(path).file?
 
             # Interrupted (by Timeout, while a disk is slow), File.new never closes what it has opened.
-            Thread.handle_interrupt(Object => :never) { file = File.new(path, FLAGS) }
+            Thread.handle_interrupt(Transfer::NEVER) { file = File.new(path, FLAGS) }
             stat = file.stat
             found = [file, stat.ino, stat.size, nanoseconds(stat.mtime)] if stat.file? && (!block_given? || yield(file))
           rescue Errno::ENOENT, Errno::ENOTDIR, Errno::ENAMETOOLONG, Errno::ELOOP, Errno::ENXIO, Errno::ENODEV
