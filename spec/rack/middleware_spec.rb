@@ -163,6 +163,15 @@ RSpec.describe S::ServerSocket do
     end
   end
 
+  it "counts no prerelease among the versions that were read" do
+    server = S.const_get(:ServerSocket).send(:const_get, :Server)
+    { "8.0.2" => true, "9.0.0.beta1" => false, "9.0.0" => false, "8.1.0.rc1" => false }.each do |version, known|
+      stub_const("SomeServer::VERSION", version)
+      some = server.new("some.socket", "SomeServer", "SomeServer::VERSION", ">= 6.0.1", "< 9")
+      expect(some.known?).to be(known), version
+    end
+  end
+
   it "is open to no block but a server's" do
     socket = Cleanup.close(UNIXSocket.pair.first)
     expect(described_class.open?(socket, proc {}, 1)).to be(false)

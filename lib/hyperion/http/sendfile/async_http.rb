@@ -56,7 +56,7 @@ module Hyperion
           # @param versions [Hash{String=>Array<String>}] requirements, as RubyGems writes them, by version
           # @return [Boolean] whether each version is one of those whose source was read
           def known?(versions)
-            versions.all? { |version, known| Gem::Requirement.new(known).satisfied_by?(Gem::Version.new(version)) }
+            versions.all? { |version, known| Versions.known?(version, known) }
           end
 
           # @param body [::Protocol::HTTP::Body::Readable]

@@ -3,6 +3,7 @@
 # What Rack apps and servers use; `require "hyperion/http/sendfile/rack"`. It speaks Rack's protocol, and
 # needs no class of the gem rack.
 require "hyperion/http/sendfile"
+require_relative "versions"
 require_relative "rack/server_socket"
 require_relative "rack/body"
 require_relative "rack/files"

@@ -39,8 +39,7 @@ module Hyperion
           def known?
             return @known if defined?(@known)
 
-            version = Gem::Version.new(Object.const_get(@version))
-            @known = Gem::Requirement.new(@versions).satisfied_by?(version)
+            @known = Versions.known?(Object.const_get(@version), @versions)
           rescue NameError
             @known = false
           end
