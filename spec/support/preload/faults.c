@@ -19,7 +19,6 @@
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
@@ -64,6 +63,9 @@ struct rule {
     _Atomic int32_t seen;
     _Atomic int32_t fired;
 };
+
+/* Everything here lies where the Ruby side packs it, which is without padding. */
+_Static_assert(sizeof(struct rule) == 24 + 8 * CHOICES + 8, "the layout of faults.rb");
 
 struct entry {
     int32_t call;
@@ -118,13 +120,12 @@ open_control(void)
 static bool
 is_watched(int fd)
 {
-    struct stat st;
+    struct stat64 st;
 
-    if (control->watching == 0 || syscall(SYS_fstat, fd, &st) < 0) return false;
+    if (control->watching == 0 || REAL(fstat64)(fd, &st) < 0) return false;
     for (int i = 0; i < control->watching; i++) {
         if (st.st_dev == control->watched[i].dev && st.st_ino == control->watched[i].ino) {
-            return !S_ISFIFO(st.st_mode) ||
-                   (syscall(SYS_fcntl, fd, F_GETFL) & O_ACCMODE) != O_RDONLY;
+            return !S_ISFIFO(st.st_mode) || (REAL(fcntl64)(fd, F_GETFL) & O_ACCMODE) != O_RDONLY;
         }
     }
     return false;
@@ -133,9 +134,9 @@ is_watched(int fd)
 static bool
 is_pipe(int fd)
 {
-    struct stat st;
+    struct stat64 st;
 
-    return control->watching > 0 && syscall(SYS_fstat, fd, &st) == 0 && S_ISFIFO(st.st_mode);
+    return control->watching > 0 && REAL(fstat64)(fd, &st) == 0 && S_ISFIFO(st.st_mode);
 }
 
 static uint64_t
@@ -184,7 +185,7 @@ now_ms(void)
     struct timespec now;
 
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 /*
@@ -473,11 +474,15 @@ setsockopt(int fd, int level, int option, const void *value, socklen_t size)
     SUFFER(SOCKOPT, option, REAL(setsockopt)(fd, level, option, value, size));
 }
 
-/* The names by which libruby, which is compiled without large-file macros, calls the same. */
+/* The names of the same calls without large-file macros, as a libruby of 64 bits uses them. */
 ssize_t
 sendfile(int out, int in, off_t *offset, size_t length)
 {
-    return sendfile64(out, in, offset, length);
+    off64_t at = offset ? *offset : 0;
+    ssize_t sent = sendfile64(out, in, offset ? &at : NULL, length);
+
+    if (offset) *offset = (off_t)at;
+    return sent;
 }
 
 ssize_t
@@ -501,14 +506,17 @@ fcntl(int fd, int number, ...)
 int
 fstat(int fd, struct stat *st)
 {
-    return fstat64(fd, (struct stat64 *)st);
+    size_t length = 0;
+
+    if (!is_watched(fd)) return REAL(fstat)(fd, st);
+    SUFFER(FSTAT, 0, REAL(fstat)(fd, st));
 }
 
-ssize_t __pread64_chk(int fd, void *buffer, size_t length, off_t offset, size_t size);
+ssize_t __pread64_chk(int fd, void *buffer, size_t length, off64_t offset, size_t size);
 
 /* What pread becomes where the compiler knows the size of the buffer. */
 ssize_t
-__pread64_chk(int fd, void *buffer, size_t length, off_t offset, size_t size)
+__pread64_chk(int fd, void *buffer, size_t length, off64_t offset, size_t size)
 {
     if (length > size) abort();
     return pread64(fd, buffer, length, offset);

@@ -1,0 +1,150 @@
+# frozen_string_literal: true
+
+# A root of its own for a Debian suite and architecture, and commands run in it. It is made once and kept in the cache.
+# An architecture that this processor can't run is emulated by qemu.
+
+require "fileutils"
+require "open3"
+
+class DebianRoot
+  MIRROR = "http://deb.debian.org/debian"
+
+  # What each foreign architecture's emulator is called where the kernel looks it up.
+  EMULATORS = { "amd64" => "x86_64", "i386" => "i386", "arm64" => "aarch64", "s390x" => "s390x" }.freeze
+  BINFMT = "/proc/sys/fs/binfmt_misc"
+
+  # The mounts are private: they go away with the command.
+  ENTER = <<~SHELL
+    set -e
+    root=$1; shift
+    mount -t proc proc "$root/proc"
+    mount --rbind /dev "$root/dev"
+    mount --rbind /sys "$root/sys"
+    exec chroot "$root" /usr/bin/env -i PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin HOME=/root LANG=C.UTF-8 \
+      DEBIAN_FRONTEND=noninteractive BUNDLE_SILENCE_ROOT_WARNING=1 HYPERION_STRICT=1 sh -ec "$*"
+  SHELL
+
+  PATH = "#{ENV.fetch("PATH", "")}:/usr/sbin:/sbin".freeze
+  CHECKOUT = File.expand_path("../../..", __dir__)
+  NOT_COPIED = %w[.git .bundle tmp pkg Gemfile.lock *.so *.gem].freeze
+
+  # This machine can't have such a root, for this reason.
+  class Unavailable < StandardError; end
+
+  class << self
+    # Runs the block; where the root can't be had, says that +what+ was skipped, which is all it does then.
+    def or_skip(what)
+      yield
+    rescue Unavailable => e
+      puts "*" * 78, "SKIPPED, NOT PASSED: #{what}: #{e.message}", "*" * 78
+    end
+
+    def machine
+      @machine ||= Open3.capture2("dpkg", "--print-architecture").first.chomp
+    rescue SystemCallError
+      raise Unavailable, "dpkg is not installed"
+    end
+  end
+
+  attr_reader :path
+
+  # +name+ is that of its folder, +afterwards+ lines of shell that complete it.
+  def initialize(name, suite:, packages:, afterwards: [], architecture: nil)
+    cache = ENV.fetch("XDG_CACHE_HOME") { File.join(Dir.home, ".cache") }
+    @path = File.join(cache, "hyperion-sendfile", name)
+    @suite = suite
+    @packages = packages
+    @afterwards = afterwards
+    @architecture = architecture
+  end
+
+  # Makes it, unless that was done before. Raises Unavailable where it can't be made.
+  def make
+    emulate(@architecture) if @architecture
+    return if File.exist?(@path)
+
+    check_tools
+    puts "making #{@path} (once)"
+    part = "#{@path}.part"
+    FileUtils.rm_rf(part)
+    FileUtils.mkdir_p(part)
+    bootstrap(part)
+    File.rename(part, @path)
+  end
+
+  # @return [Boolean, nil] as Kernel#system
+  def run(line)
+    system(*enter(@path, line))
+  end
+
+  # A clean copy of the checkout, as /src.
+  def copy_checkout
+    source = File.join(@path, "src")
+    FileUtils.rm_rf(source)
+    FileUtils.mkdir_p(source)
+    excluded = NOT_COPIED.map { |pattern| "--exclude=#{pattern}" }
+    copied = Open3.pipeline(["tar", "-C", CHECKOUT, *excluded, "-cf", "-", "."], ["tar", "-C", source, "-xf", "-"])
+    raise "can't copy #{CHECKOUT}" unless copied.all?(&:success?)
+  end
+
+  private
+
+  def check_tools
+    raise Unavailable, "only root can make it" unless Process.uid.zero?
+
+    %w[debootstrap unshare].each { |name| raise Unavailable, "#{name} is not installed" unless executable?(name) }
+  end
+
+  def bootstrap(part)
+    options = ["--variant=minbase", "--include=#{@packages.join(",")}"]
+    options << "--arch=#{@architecture}" if @architecture
+    attempt("debootstrap", *options, @suite, part, MIRROR)
+    trust_as_here(part)
+    @afterwards.each { |line| attempt(*enter(part, line)) }
+  end
+
+  # Has the kernel run that architecture's programs, until the machine is started anew.
+  def emulate(architecture)
+    return if runs?(architecture)
+
+    handler = File.join(BINFMT, "qemu-#{EMULATORS.fetch(architecture)}")
+    unless File.exist?(handler)
+      raise Unavailable, "only root can register its emulator" unless Process.uid.zero?
+
+      attempt("mount", "-t", "binfmt_misc", "binfmt_misc", BINFMT) unless File.exist?(File.join(BINFMT, "register"))
+      attempt("update-binfmts", "--enable", File.basename(handler)) unless File.exist?(handler)
+    end
+    raise Unavailable, "qemu-user-static and binfmt-support are not installed" unless File.exist?(handler)
+  end
+
+  def runs?(architecture)
+    architecture == self.class.machine || [architecture, self.class.machine] == %w[i386 amd64]
+  end
+
+  def executable?(name)
+    PATH.split(":").any? { |folder| File.executable?(File.join(folder, name)) }
+  end
+
+  def attempt(*command)
+    output, status = Open3.capture2e({ "PATH" => PATH }, *command)
+    return if status.success?
+
+    raise Unavailable, "#{command.first(2).join(" ")} failed:\n#{output.lines.last(10).join}"
+  rescue Errno::ENOENT
+    raise Unavailable, "#{command.first} is not installed"
+  end
+
+  # Gems come by the way they come here: with the certificates that this machine trusts.
+  def trust_as_here(root)
+    certificates = ENV.fetch("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt")
+    return unless File.file?(certificates)
+
+    folder = File.join(root, "etc/ssl/certs")
+    FileUtils.mkdir_p(folder)
+    FileUtils.cp(certificates, File.join(folder, "ca-certificates.crt"))
+  end
+
+  def enter(root, line)
+    ["unshare", "--mount", "--propagation", "private", "sh", "-c", ENTER, "enter", root, line]
+  end
+end
