@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
 # Probes what the system and this Ruby have, and compiles the one file for it out of each set of
-# alternatives. Where nothing can be compiled (no compiler, JRuby, TruffleRuby) it writes a Makefile
+# alternatives, from the rooms ruby/, core/ and os/. Where nothing can be compiled (no compiler, JRuby, TruffleRuby) it writes a Makefile
 # that does nothing, and lib/ goes without the extension.
 #
 #   --enable-strict, or HYPERION_STRICT=1   all warnings, as errors
@@ -77,10 +77,13 @@ memory = buffers ? "memory_io_buffer" : "memory_string"
 discard = have_func("sigtimedwait", "signal.h") ? "discard_sigtimedwait" : "discard_sigwait"
 
 $defs << "-D_GNU_SOURCE" << "-D_FILE_OFFSET_BITS=64"
-sources = %w[init native arguments gvl owned transfer signals buffered small records nagle stats
-             data_frames framed frames] +
+sources = %w[hyperion_sendfile native arguments gvl data_frames records
+             owned transfer signals buffered small nagle stats framed frames] +
           [preadv, memory, "region_#{region}", "os_#{os}", splice, queue, ktls, resident, cached, cork, wait, discard]
 $srcs = sources.map { |name| "#{name}.c" }
+folders = %w[ruby core os os/linux os/darwin os/freebsd os/portable]
+$VPATH.concat(folders.map { |folder| "$(srcdir)/#{folder}" })
+$INCFLAGS << " -I$(srcdir)/core -I$(srcdir)/ruby"
 $CFLAGS << " -std=c11 -fvisibility=hidden"
 
 if enable_config("strict", ENV["HYPERION_STRICT"] == "1")
@@ -90,3 +93,7 @@ if enable_config("strict", ENV["HYPERION_STRICT"] == "1")
 end
 
 create_makefile("hyperion/http/sendfile/hyperion_sendfile")
+
+# mkmf knows the headers beside this file alone. Behind its own rules, the first of which is what make makes.
+headers = Dir.glob("{core,ruby}/*.h", base: $srcdir).map { |path| "$(srcdir)/#{path}" }
+File.write("Makefile", "\n$(OBJS): #{headers.join(" ")}\n", mode: "a")

@@ -40,10 +40,14 @@ module Analyzers
   # Files with the flags that go with them: what is compiled here, and what elsewhere.
   def groups(sources, stand_ins)
     elsewhere = Dir.children(stand_ins).reject { |name| name.include?(".") }.sort.to_h do |name|
-      [[File.join(sources, "os_#{name}.c")], ["-I", File.join(stand_ins, name), *DEFINES]]
+      [Dir.glob(File.join(sources, "os/#{name}/*.c")), ["-I", File.join(stand_ins, name), *DEFINES, *own(sources)]]
     end
-    here = Dir.glob(File.join(sources, "*.c")) - elsewhere.keys.flatten
-    { here => DEFINES + RUBY_HEADERS, **elsewhere }
+    here = Dir.glob(File.join(sources, "**/*.c")) - elsewhere.keys.flatten
+    { here => DEFINES + RUBY_HEADERS + own(sources), **elsewhere }
+  end
+
+  def own(sources)
+    [sources, File.join(sources, "core"), File.join(sources, "ruby")].flat_map { |folder| ["-I", folder] }
   end
 
   def gcc(gcc, files, flags)

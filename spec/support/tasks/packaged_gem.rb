@@ -5,7 +5,7 @@
 # neither the checkout nor a bundle.
 
 module PackagedGem
-  USER_FILES = %r{\A(?:lib/.+\.rb|ext/hyperion_sendfile/[^/]+\.[ch]|ext/hyperion_sendfile/extconf\.rb|sig/.+\.rbs|
+  USER_FILES = %r{\A(?:lib/.+\.rb|ext/hyperion_sendfile/.+\.[ch]|ext/hyperion_sendfile/extconf\.rb|sig/.+\.rbs|
                       LICENSE|(?:README|CHANGELOG|SECURITY)\.md)\z}x
   BUILD_PRODUCTS = %r{(?:\A|/)(?:extconf\.h|conftest.*)\z}
   GEM_COMMAND = ["-rrubygems/gem_runner", "-e", "Gem::GemRunner.new.run(ARGV.dup)"].freeze

@@ -6,7 +6,7 @@
 #include <ruby/io.h>
 #include <ruby/thread.h>
 
-#include "sendfile.h"
+#include "glue.h"
 
 #include <errno.h>
 #include <unistd.h>

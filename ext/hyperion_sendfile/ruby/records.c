@@ -8,6 +8,7 @@
 #include <ruby/io.h>
 
 #include "frames.h"
+#include "glue.h"
 
 #include <errno.h>
 #include <string.h>

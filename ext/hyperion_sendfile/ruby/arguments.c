@@ -2,7 +2,7 @@
 #include <ruby.h>
 #include <ruby/io.h>
 
-#include "sendfile.h"
+#include "glue.h"
 
 #include <limits.h>
 #include <math.h>

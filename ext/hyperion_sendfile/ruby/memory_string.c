@@ -1,7 +1,7 @@
 /* What a region in memory can be: a String, where Ruby has nothing else for others to read. */
 #include <ruby.h>
 
-#include "sendfile.h"
+#include "glue.h"
 
 const bool hs_memory_has_buffers = false;
 

@@ -6,7 +6,7 @@
 #include <ruby.h>
 #include <ruby/thread.h>
 
-#include "sendfile.h"
+#include "glue.h"
 
 VALUE rb_thread_io_blocking_region(rb_blocking_function_t *func, void *data, int fd);
 

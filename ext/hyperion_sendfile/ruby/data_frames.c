@@ -3,6 +3,7 @@
 #include <ruby/thread.h>
 
 #include "frames.h"
+#include "glue.h"
 
 #include <errno.h>
 #include <limits.h>

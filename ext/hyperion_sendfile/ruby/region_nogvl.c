@@ -5,7 +5,7 @@
 #include <ruby.h>
 #include <ruby/thread.h>
 
-#include "sendfile.h"
+#include "glue.h"
 
 const bool hs_region_guards_fd = false;
 

@@ -1,24 +1,27 @@
 /*
- * hyperion_sendfile: a region of a file to a socket. Read in this order:
+ * hyperion_sendfile: a region of a file to a socket. This file has the public methods. Read on in this order:
  *
- *   init.c       the public methods; native.c has those that only lib/ calls
- *   sendfile.h   the internal contract
- *   arguments.c  Ruby values to descriptors and byte counts
- *   gvl.c        one transfer on behalf of Ruby; region_*.c leaves the GVL for it, owned.c has its descriptors
- *   transfer.c   attempt, count, wait, again: no Ruby from here on
- *   os_*.c, buffered.c, small.c, splice.c   the methods of moving bytes
- *   data_frames.c, frames.[hc], framed.c, read_*.c   a region as HTTP/2's DATA frames
- *   signals.c, wait_*.c            what a waiting thread needs
- *   records.c, cork*.c, nagle.c    TLS in userspace, by way of Ruby's OpenSSL
- *   ktls.c                         what a descriptor needs on which the kernel encrypts
- *   queue*.c                       what the kernel has taken and not delivered
- *   resident_*.c, cached_*.c       what is in the page cache; what can be opened at once
- *   stats.c                        what was done
+ *   sendfile.h             the internal contract: one struct for a transfer, one function per platform
+ *   ruby/arguments.c       Ruby values to descriptors and byte counts
+ *   ruby/gvl.c             one transfer on behalf of Ruby; region_*.c leaves the GVL for it
+ *   ruby/native.c          the methods that only lib/ calls
+ *   core/transfer.c        attempt, count, wait, again: no Ruby from here on
+ *   core/buffered.c, core/small.c, the os_*.c below os, os/linux/splice.c   the methods of moving bytes
+ *   ruby/data_frames.c, core/frames.[hc], core/framed.c           a region as HTTP/2's DATA frames
+ *   core/owned.c           the descriptors of a call
+ *   core/signals.c, os/wait_*.c                    what a waiting thread needs
+ *   ruby/records.c, os/linux/cork.c, core/nagle.c  TLS in userspace, by way of Ruby's OpenSSL
+ *   os/linux/ktls.c        what a descriptor needs on which the kernel encrypts
+ *   os/linux/queue.c       what the kernel has taken and not delivered
+ *   os/linux/resident_preadv2.c, os/linux/cached_openat2.c   what is in the page cache; what can be opened at once
+ *   core/stats.c           what was done
+ *
+ * os/portable/ has what a system without one of these gets instead.
  */
 #include <ruby.h>
 #include <ruby/io.h>
 
-#include "sendfile.h"
+#include "glue.h"
 
 #include <errno.h>
 #include <stdatomic.h>

@@ -6,7 +6,7 @@
 #include <ruby.h>
 #include <ruby/io/buffer.h>
 
-#include "sendfile.h"
+#include "glue.h"
 
 #include <stdlib.h>
 

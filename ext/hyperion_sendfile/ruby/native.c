@@ -4,6 +4,7 @@
 #include <ruby/io.h>
 
 #include "frames.h"
+#include "glue.h"
 
 #include <errno.h>
 #include <sys/stat.h>
