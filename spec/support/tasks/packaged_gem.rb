@@ -5,8 +5,9 @@
 # neither the checkout nor a bundle.
 
 module PackagedGem
-  USER_FILES = %r{\A(?:lib/.+\.rb|ext/hyperion_sendfile/.+\.[ch]|ext/hyperion_sendfile/extconf\.rb|sig/.+\.rbs|
-                      LICENSE|(?:README|CHANGELOG|SECURITY)\.md)\z}x
+  USER_FILES = %r{\A(?:lib/.+\.rb|exe/[^/]+|ext/hyperion_sendfile/.+\.[ch]|ext/hyperion_sendfile/extconf\.rb|
+                      sig/.+\.rbs|LICENSE|(?:README|CHANGELOG|SECURITY)\.md|docs/.+\.md|examples/.+|
+                      bench/README\.md|bench/results/[^/]+\.(?:md|svg))\z}x
   BUILD_PRODUCTS = %r{(?:\A|/)(?:extconf\.h|conftest.*)\z}
   GEM_COMMAND = ["-rrubygems/gem_runner", "-e", "Gem::GemRunner.new.run(ARGV.dup)"].freeze
   PAYLOAD_LENGTH = (8 << 20) + 3
@@ -20,7 +21,7 @@ module PackagedGem
     require "tmpdir"
     Dir.mktmpdir("packaged-gem") do |directory|
       package = File.join(directory, "built.gem")
-      run(Way.new("build", [Gem.ruby], {}), directory, *GEM_COMMAND, "build", gemspec, "--output", package)
+      build(gemspec, package)
       check_contents(package)
       ways(directory).each { |way| install_and_use(way, File.join(directory, way.name), package) }
     end
@@ -58,16 +59,42 @@ module PackagedGem
     run(way, home, "-w", File.expand_path(__FILE__), way.extension.to_s, chdir: home)
   end
 
+  # As it is published: with an address, since RubyGems warns where there is none.
+  def build(gemspec, package)
+    require "open3"
+    environment = { "HYPERION_SENDFILE_REPOSITORY" => "https://repository.example/hyperion-sendfile" }
+    output, status = Open3.capture2e(environment, Gem.ruby, *GEM_COMMAND, "build", gemspec, "--output", package)
+    raise "gem build failed:\n#{output}" unless status.success?
+    raise "gem build warns:\n#{output}" if output.include?("WARNING")
+  end
+
   def check_contents(package)
     require "rubygems/package"
-    contents = Gem::Package.new(package).contents
+    package = Gem::Package.new(package)
+    contents = package.contents
     strays = contents.reject { |path| path.match?(USER_FILES) && !path.match?(BUILD_PRODUCTS) }
     raise "packed, but of no use to a user: #{strays.join(", ")}" unless strays.empty?
 
     missing = %w[LICENSE README.md CHANGELOG.md SECURITY.md ext/hyperion_sendfile/extconf.rb] - contents
     raise "not packed: #{missing.join(", ")}" unless missing.empty?
 
+    check_links(package)
     puts "packed: #{contents.length} files"
+  end
+
+  # A file or folder that one of the packed documents links to is packed, too.
+  def check_links(package)
+    require "tmpdir"
+    Dir.mktmpdir("unpacked") do |folder|
+      package.extract_files(folder)
+      broken = Dir.glob("**/*.md", base: folder).flat_map do |document|
+        targets = File.read(File.join(folder, document)).scan(/\]\(([^)\s#]+)[^)]*\)/).flatten
+        relative = targets.grep_v(/\A[a-z]+:/)
+        relative.reject { |target| File.exist?(File.expand_path(target, File.join(folder, File.dirname(document)))) }
+                .map { |target| "#{document} to #{target}" }
+      end
+      raise "links to what is not packed: #{broken.join(", ")}" unless broken.empty?
+    end
   end
 
   def run(way, home, *arguments, **options)
