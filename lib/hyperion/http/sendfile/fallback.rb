@@ -52,7 +52,7 @@ module Hyperion
       # The little of it that the façade needs.
       # @api private
       module Native
-        def self.copy_at_once(_out, _file, _offset, _len, _head, _timeout, _blocking); end
+        def self.copy_at_once(_out, _file, _offset, _len, _head, _timeout, _blocking, &_progress); end
 
         # Nobody counts them here.
         def self.turn_due?(_bytes)
