@@ -170,7 +170,8 @@ frames_set_small(VALUE self, VALUE source, VALUE offset, VALUE len, VALUE stream
 
     if (!RB_TYPE_P(source, T_FILE) || !between(len, 1, (long)AT_ONCE) ||
         !between(offset, 0, LONG_MAX - FIX2LONG(len)) || !between(stream_id, 1, INT32_MAX) ||
-        !between(max_frame_size, HS_FRAME_MIN, SMALL_FRAME)) {
+        !between(max_frame_size, HS_FRAME_MIN, SMALL_FRAME) ||
+        (end_stream != Qtrue && end_stream != Qfalse)) {
         return Qfalse;
     }
     f.offset = FIX2LONG(offset);

@@ -78,8 +78,9 @@ module Hyperion
         # fiber under a scheduler it waits through the scheduler and takes turns with other fibers;
         # elsewhere it waits in C, without the GVL.
         #
-        # After any exception but ArgumentError, TypeError and RangeError the peer may have got a part
-        # of the response: the connection must be closed.
+        # Whatever leaves the call after the first byte answers {Progress#bytes_sent}, also an exception of the
+        # caller's block, source or destination: the peer has got a part of the response, and the connection must
+        # be closed. An exception that does not answer it came before the first byte.
         #
         # @param out [IO, Integer, OpenSSL::SSL::SSLSocket, #write] the destination. What Ruby has
         #   buffered for it goes out first. An object that merely wraps an IO gets its own `write`.
@@ -123,7 +124,7 @@ module Hyperion
         def fast_path_kind(out)
           return supported? ? :native : :userspace if IO === out || Integer === out
           return !out.closed? && Native.ktls?(out.to_io) ? :ktls : :tls_userspace if tls?(out)
-          return :userspace if out.respond_to?(:write)
+          return :userspace if Arguments.destination?(out)
 
           raise TypeError, "out must be an IO, a file descriptor, or answer write, not #{out.class}"
         end
@@ -163,15 +164,18 @@ module Hyperion
         #
         # @param waiter [Module, nil] nil: whichever suits who is calling
         def deliver(waiter, out, file, offset, len, head, timeout, progress)
-          sent = 0
+          sent = of_head = 0
           begin
             unless progress
-              moved = Native.copy_at_once(out, file, offset, len, head, timeout, waiter) { |body, _| sent = body }
+              moved = Native.copy_at_once(out, file, offset, len, head, timeout, waiter) do |body, head_bytes|
+                sent = body
+                of_head = head_bytes
+              end
             end
           rescue Errno::ESPIPE
             nil # the file has no offsets, and nothing was sent
-          rescue SystemCallError, IOError => e
-            raise Progress.tell(e, sent, len)
+          rescue Exception => e
+            raise Progress.tell(e, sent, len, begun: sent + of_head != 0)
           ensure
             count_cut_short(sent, len, e) if e || (moved.nil? && sent != 0)
           end
@@ -184,6 +188,8 @@ module Hyperion
         end
 
         def count_cut_short(sent, len, error)
+          return unless Integer === len
+
           Stats.response(len > SMALL_FILE_THRESHOLD ? :sendfile : :small, sent, false, error)
         end
 
@@ -195,15 +201,17 @@ module Hyperion
         # @param moved [Integer, nil] bytes of head and region that are out already; nil: nothing was tried
         def by_route(waiter, moved, out, file, offset, len, head, timeout, progress)
           transfer = transfer_of(out, file, offset, len, head, timeout, progress)
-          flush(out, transfer, waiter)
           transfer.advance_through_head(moved) if moved
+          flush(out, transfer, waiter)
           transfer.guarded(waiter) do
             (transfer.native? && NativeRoute.run(transfer, waiter, moved.nil?)) || UserspaceRoute.run(transfer, waiter)
           end
           whole = true
           transfer.sent
-        rescue Progress::Carrier => e
-          raise Progress.tell(e, *(transfer ? [transfer.sent, transfer.length] : [of_body(moved, head, len), len]))
+        rescue Exception => e
+          raise Progress.tell(e, transfer.sent, transfer.length, begun: transfer.begun?) if transfer
+
+          raise Progress.tell(e, of_body(moved, head, len), len, begun: moved && moved != 0)
         ensure
           Stats.response(transfer.route, transfer.sent, whole || transfer.complete?, e) if transfer
         end

@@ -1,6 +1,7 @@
 # frozen_string_literal: true
 
-# Says which argument of a façade call is wrong, and why, before anything is written.
+# Says which argument of a façade call is wrong, and why, before anything is written: a TypeError or RangeError for
+# what is to be sent, an ArgumentError for an option.
 module Hyperion
   module Http
     module Sendfile
@@ -14,17 +15,34 @@ module Hyperion
         LAST_STREAM = (2**31) - 1
         LARGEST_FRAME = (2**24) - 1
         LARGEST_PADDING = 255
+        # What a source answers one of.
+        READERS = %i[to_io pread readpartial read].freeze
+        private_constant :READERS
 
         module_function
 
         # @return [Symbol] what {Sendfile.fast_path_kind} says of out
         def check(out, file, offset, len, head, timeout)
+          check_source(file)
+          check_transfer(out, "file", file, offset, len, head, timeout)
+        end
+
+        # @return [Symbol] as {check}
+        def check_frames(out, source, offset, len, head, timeout, stream_id:, max_frame_size:, padding:, end_stream:)
+          raise TypeError, "len must be an Integer, not nil" if len.nil?
+
+          check_frame(max_frame_size, padding)
+          check_between("stream_id", stream_id, 1, LAST_STREAM)
+          check_boolean("end_stream", end_stream)
+          check_transfer(out, "source", source, offset, len, head, timeout)
+        end
+
+        def check_transfer(out, name, file, offset, len, head, timeout)
           kind = Sendfile.fast_path_kind(out) # or a TypeError
           raise IOError, "out: closed stream" if (IO === out || Sendfile.tls?(out)) && out.closed?
-          raise TypeError, "file must not be nil" if file.nil?
 
           check_descriptor("out", out)
-          check_descriptor("file", file)
+          check_descriptor(name, file)
           check_bytes("offset", offset)
           unless len.nil?
             check_bytes("len", len)
@@ -36,23 +54,21 @@ module Hyperion
           kind
         end
 
-        # @return [Symbol] as {check}
-        def check_frames(out, source, offset, len, stream_id, max_frame_size, padding, head, timeout)
-          raise TypeError, "len must be an Integer, not nil" if len.nil?
-
-          check_frame(max_frame_size, padding)
-          check_between("stream_id", stream_id, 1, LAST_STREAM)
-          check(out, source, offset, len, head, timeout)
-        end
-
         def check_frame(max_frame_size, padding)
           check_between("max_frame_size", max_frame_size, DATA_FRAME_SIZE, LARGEST_FRAME)
           check_between("padding", padding, 0, LARGEST_PADDING)
         end
 
         def check_between(name, value, least, most)
-          raise TypeError, "#{name} must be an Integer, not #{value.class}" unless Integer === value
-          raise ArgumentError, "#{name} must be #{least} to #{most}, not #{value}" unless value.between?(least, most)
+          return if Integer === value && value.between?(least, most)
+
+          raise ArgumentError, "#{name} must be an Integer from #{least} to #{most}, not #{value.inspect}"
+        end
+
+        def check_boolean(name, value)
+          return if value.nil? || value.equal?(true) || value.equal?(false)
+
+          raise ArgumentError, "#{name} must be true or false, not #{value.inspect}"
         end
 
         def check_descriptor(name, value)
@@ -67,13 +83,41 @@ module Hyperion
           raise RangeError, "#{name} is beyond the largest file offset: #{value}" if value > LAST_OFFSET
         end
 
-        def check_timeout(timeout)
-          return if timeout.nil? || timeout == :io
-          unless Numeric === timeout && timeout.real?
-            raise TypeError, "timeout must be a real Numeric, not #{timeout.inspect}"
-          end
-          raise ArgumentError, "timeout must not be negative: #{timeout}" unless timeout >= 0
+        # Asked of the object itself, for ActiveSupport's `30.seconds` says that it is a Numeric, and behaves as one.
+        def check_timeout(timeout, name = "timeout", nothing: [nil, :io])
+          return if nothing.include?(timeout)
+          return if timeout.is_a?(Numeric) && timeout.real? && timeout >= 0
+
+          others = nothing.map { |value| ", or #{value.inspect}" }.join
+          raise ArgumentError, "#{name} must be a number of seconds, 0 or more#{others}, not #{timeout.inspect}"
         end
+
+        # Whether the object is a stream to be written to. The `write` of a Pathname, and that of the classes IO and
+        # File, overwrites the file that is named; an IO::Buffer's writes the buffer itself.
+        def destination?(object)
+          object.respond_to?(:write) && !opens_by_name?(object) && !buffer?(object)
+        end
+
+        def check_source(file)
+          if opens_by_name?(file)
+            raise TypeError, "file must be an open file, not #{file.class}: File.new(name, \"rb\") opens one"
+          end
+          return if Integer === file || (READERS.any? { |way| file.respond_to?(way) } && !buffer?(file))
+
+          raise TypeError, "file must be an IO, a file descriptor, or answer pread or read, not #{file.class}"
+        end
+
+        # A path has read and write, too, and no close.
+        def opens_by_name?(object)
+          return object <= IO || false if Class === object
+
+          object.respond_to?(:to_path) && !object.respond_to?(:close)
+        end
+
+        def buffer?(object)
+          defined?(IO::Buffer) ? IO::Buffer === object : false
+        end
+        private_class_method :check_transfer, :check_source, :check_boolean, :opens_by_name?, :buffer?
       end
     end
   end

@@ -18,8 +18,9 @@ module Hyperion
         # {data_frames_window}. So is that nothing else is written to the connection meanwhile.
         #
         # The block may be left by `break` or an exception: no frame is cut in two then, and the connection
-        # can be used. After any other error `torn?` tells. Not torn: RST_STREAM ends this stream, and the
-        # others go on, where the head needn't be out for their sake. Torn: the connection must be closed.
+        # can be used. Whatever leaves the call after the first byte answers {Progress#torn?}. Not torn: RST_STREAM ends
+        # this stream, and the others go on, where the head needn't be out for their sake. Torn: the connection must be
+        # closed.
         #
         # @param out [IO, Integer, OpenSSL::SSL::SSLSocket, #write] the connection, as for {copy_to_socket}
         # @param source [IO, Integer, #to_io, String, IO::Buffer] a file, or memory, which is sent from where
@@ -43,22 +44,22 @@ module Hyperion
         def copy_data_frames(out, source, offset, len, stream_id:, max_frame_size: DATA_FRAME_SIZE, end_stream: true,
                              padding: 0, head: nil, timeout: :io, &progress)
           transfer = DataFrames::Cursors.take
-          if progress.nil? && padding.eql?(0) &&
-             transfer.frames.set_small(source, offset, len, stream_id, max_frame_size, end_stream)
-            moved = frames_at_once(transfer.frames, out, source, len, head, timeout)
-          end
+          small = progress.nil? && padding.eql?(0) &&
+                  transfer.frames.set_small(source, offset, len, stream_id, max_frame_size, end_stream)
+          moved = frames_at_once(transfer.frames, out, source, len, head, timeout) if small
           unless moved == true
             unless moved
-              kind = Arguments.check_frames(out, source, offset, len, stream_id, max_frame_size, padding, head, timeout)
+              kind = Arguments.check_frames(out, source, offset, len, head, timeout,
+                                            stream_id:, max_frame_size:, padding:, end_stream:)
+              memory = DataFrames.memory(source, offset, len)
+              transfer = DataFrames::KtlsTransfer.new if kind == :ktls
+              transfer.frames.set(memory, offset, len, stream_id, max_frame_size, padding, end_stream)
             end
-            memory = DataFrames.memory(source, offset, len)
-            transfer = DataFrames::KtlsTransfer.new if kind == :ktls
-            transfer.frames.set(memory, offset, len, stream_id, max_frame_size, padding, end_stream) unless moved
             deliver_frames(transfer, kind, moved, out, source, offset, head, timeout, progress)
           end
           whole = true
           len
-        rescue Progress::Carrier => e
+        rescue Exception => e
           raise Progress === e ? e : tell_of_attempt(e, transfer&.frames, moved, len)
         ensure
           DataFrames::Cursors.give_back(transfer, whole) if transfer
@@ -101,7 +102,7 @@ module Hyperion
           true
         rescue Errno::ESPIPE
           nil # it is no file, as is said elsewhere
-        rescue SystemCallError, IOError => e
+        rescue Exception => e
           raise tell_of_attempt(e, frames, moved, len) if moved
 
           raise tell_of_wire(e, frames, sent, of_head, head_size, len)
@@ -110,7 +111,7 @@ module Hyperion
         # Of a call that came no further: a signal handler may raise before anything else has counted what went out.
         # @param moved [true, Array, nil] as {Native.frames_at_once}; nil: not a byte
         def tell_of_attempt(error, frames, moved, len)
-          return Progress.tell(error, moved ? len : 0, len, torn: false) if moved.nil? || moved == true
+          return Progress.tell(error, moved ? len : 0, len, begun: moved, torn: false) if moved.nil? || moved == true
 
           bytes, head = moved
           head_size = head.to_s.bytesize
@@ -120,7 +121,7 @@ module Hyperion
 
         def tell_of_wire(error, frames, sent, of_head, head_size, len)
           torn = !frames.boundary?(sent) || (of_head.positive? && of_head < head_size)
-          Progress.tell(error, frames.region(sent), len, torn: torn)
+          Progress.tell(error, frames.region(sent), len, begun: sent + of_head != 0, torn: torn)
         end
 
         # A response is many calls, none of which may have to wait.
@@ -145,8 +146,9 @@ module Hyperion
           transfer.guarded(waiter) { DataFrames.run(transfer, waiter) }
           whole = true
           take_turns(transfer.region_length) unless waiter.steps_wait?
-        rescue Progress::Carrier => e
-          raise Progress.tell(e, transfer.sent_of_region, transfer.region_length, torn: transfer.torn?)
+        rescue Exception => e
+          raise Progress.tell(e, transfer.sent_of_region, transfer.region_length,
+                              begun: transfer.begun?, torn: transfer.torn?)
         ensure
           transfer.leave unless whole
           Stats.response(transfer.route, transfer.sent_of_region, whole || transfer.complete?, e)

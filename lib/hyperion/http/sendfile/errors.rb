@@ -4,10 +4,10 @@
 module Hyperion
   module Http
     module Sendfile
-      # How far a transfer had come when it failed. Part of {TruncatedError} and {TimeoutError}, and
-      # added to every SystemCallError, IOError and OpenSSL::SSL::SSLError that
-      # {Sendfile.copy_to_socket} and {Sendfile.copy_data_frames} let through. The peer has been promised more
-      # than it got: the connection has to be closed, unless {#torn?} says that it need not.
+      # How far a transfer had come when it failed. Part of {TruncatedError} and {TimeoutError}, and added to
+      # every exception that leaves {Sendfile.copy_to_socket} or {Sendfile.copy_data_frames} after the first byte,
+      # and to every SystemCallError, IOError and OpenSSL::SSL::SSLError before it, too. The peer has been promised
+      # more than it got: the connection has to be closed, unless {#torn?} says that it need not.
       module Progress
         # @return [Integer] bytes of the region that went out, the head not counted
         attr_reader :bytes_sent
@@ -21,7 +21,7 @@ module Hyperion
           @torn
         end
 
-        # What it is added to, for a rescue clause. OpenSSL may be loaded late.
+        # What it is added to in any case, for a rescue clause. OpenSSL may be loaded late.
         # @api private
         module Carrier
           def self.===(error)
@@ -31,10 +31,14 @@ module Hyperion
         end
 
         # Adds the counts to an exception that came from below, or replaces those of a transfer within.
+        #
+        # @param begun [Boolean] whether a byte is out, or may be: if not, a bad argument stays what it is
+        # @return [Exception] the same one; a copy of one that is frozen, since it was made beforehand, say
         # @api private
-        def self.tell(error, sent, expected, torn: true)
-          return error if error.frozen? # as one made beforehand may be, or one that came from another Ractor
+        def self.tell(error, sent, expected, begun:, torn: true)
+          return error unless begun || Carrier === error
 
+          error = error.dup if error.frozen?
           error.extend(self) unless error.is_a?(Progress)
           error.record_progress(sent, expected, torn)
           error

@@ -147,11 +147,12 @@ module Hyperion
           # Replaces what is in the buffer by what follows on the wire: whole frames, in that much room, or a
           # piece of one that is larger. Empty where the file ends before the next frame does.
           def read(file, wire, room, buffer)
+            @source ||= Sources.for(file, @offset, @length) if file
             buffer.clear
             whole = 0
             stop = reach(wire, room)
             until wire == stop
-              piece = stretch(file, wire, stop - wire)
+              piece = stretch(wire, stop - wire)
               return buffer.replace(buffer.byteslice(0, whole)) if piece.empty?
 
               buffer << piece
@@ -174,7 +175,7 @@ module Hyperion
           end
 
           # What follows, up to the end of the part of a frame that it lies in; empty at the end of the file.
-          def stretch(file, wire, limit)
+          def stretch(wire, limit)
             frames, within = wire.divmod(@full)
             start = frames * @payload
             payload = [@payload, @length - start].min
@@ -183,13 +184,13 @@ module Hyperion
             rest = @prefix + payload - within
             return "\0" * [rest + @padding, limit].min unless rest.positive?
 
-            payload_at(file, @offset + start + within - @prefix, [rest, limit].min)
+            payload_at(@offset + start + within - @prefix, [rest, limit].min)
           end
 
-          def payload_at(file, offset, length)
+          def payload_at(offset, length)
             return @memory.byteslice(offset, length) if @memory
 
-            (@source ||= Sources.for(file, 0)).read(length, offset, @piece)
+            @source.read(length, offset, @piece)
           end
 
           def prefix(start, payload)

@@ -43,9 +43,10 @@ module Hyperion
 
         # @param source [IO, Integer, #pread, #readpartial, #read]
         # @param offset [Integer] where the region begins
-        def self.for(source, offset)
+        # @param length [Integer, nil] of the region; nil where its end is not known
+        def self.for(source, offset, length)
           source = File.for_fd(source, autoclose: false) if Integer === source
-          return Positioned.new(source) if source.respond_to?(:pread) && !stream?(source)
+          return Positioned.new(source, offset + (length || 0)) if source.respond_to?(:pread) && !stream?(source)
           return InMemory.new(source) if defined?(StringIO) && StringIO === source
 
           require_start(offset)
@@ -90,19 +91,27 @@ module Hyperion
           REACH = RUBY_ENGINE == "jruby" ? 2**31 : 2**63
           private_constant :TRIES, :REACH
 
-          def initialize(source)
+          # @param region_end [Integer] so that a region that can't be read whole is not begun
+          # @raise [RangeError]
+          def initialize(source, region_end)
+            require_reach(region_end)
             @source = source
           end
 
           def read(length, offset, buffer)
-            raise RangeError, "pread has no offset beyond #{REACH} here: #{offset}" if offset + length > REACH
-
+            require_reach(offset + length)
             tries ||= 0
             Sources.take(@source.pread(length, offset, buffer), length, buffer)
           rescue Errno::EINTR
             (tries += 1) < TRIES ? retry : raise
           rescue EOFError
             buffer.clear
+          end
+
+          private
+
+          def require_reach(position)
+            raise RangeError, "file: pread has no offset beyond #{REACH} here: #{position}" if position > REACH
           end
         end
 

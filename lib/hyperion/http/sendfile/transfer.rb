@@ -40,7 +40,7 @@ module Hyperion
           @head_left = @head ? @head.bytesize : 0
           @head_sent = 0
           @sent = 0
-          @timeout = timeout && timeout > FOR_EVER ? nil : timeout
+          @timeout = Transfer.seconds(timeout)
           @progress = progress
           @idle = @patient = 0
           @io = @route = @queued = nil
@@ -58,6 +58,13 @@ module Hyperion
         # The caller may reuse a head meanwhile, and have methods of its own on it.
         def self.own(head)
           head.nil? || (head.frozen? && head.instance_of?(String)) ? head : String.new(head).freeze
+        end
+
+        # As a number of Ruby's own, which not everything is that passes for one (ActiveSupport::Duration).
+        # @return [Numeric, nil] nil: for ever
+        def self.seconds(timeout)
+          timeout = timeout.to_f unless timeout.nil? || Numeric === timeout
+          timeout && timeout > FOR_EVER ? nil : timeout
         end
 
         # Seconds on a clock that never jumps.
@@ -109,7 +116,7 @@ module Hyperion
 
         # Reads what is to be written, for a route that does.
         def reader
-          Sources.for(@file, position)
+          Sources.for(@file, position, remaining)
         end
 
         def head_left?
@@ -118,6 +125,11 @@ module Hyperion
 
         def complete?
           @sent == @length && @head_left.zero?
+        end
+
+        # Whether a byte of head or region is out, or may be.
+        def begun?
+          @sent.positive? || @head_sent.positive? || @in_doubt
         end
 
         # Whether the region ends where the source does, so that its end is no error.

@@ -3,6 +3,7 @@
 # A bad argument is named, and neither a byte nor a descriptor is spent on it.
 
 require "spec_helper"
+require "pathname"
 require "tempfile"
 
 RSpec.describe Hyperion::Http::Sendfile do
@@ -158,7 +159,8 @@ RSpec.describe Hyperion::Http::Sendfile do
         head: { "not a String" => [:head, TypeError], "an Integer" => [1, TypeError] },
         timeout: {
           "negative" => [-0.1, ArgumentError], "not a number" => [Float::NAN, ArgumentError],
-          "a String" => ["1", TypeError], "true" => [true, TypeError]
+          "a String" => ["30", ArgumentError], "true" => [true, ArgumentError], "a Symbol" => [:none, ArgumentError],
+          "complex" => [Complex(1, 1), ArgumentError], "minus infinity" => [-Float::INFINITY, ArgumentError]
         }
       }.each do |option, bad_values|
         bad_values.each do |what, (bad, error)|
@@ -168,6 +170,39 @@ RSpec.describe Hyperion::Http::Sendfile do
             end
           end
         end
+      end
+
+      it "takes a timeout that passes for a number, as ActiveSupport's 30.seconds does" do
+        duration = Class.new(BasicObject) do
+          def is_a?(kind) = kind == Numeric || super
+          def method_missing(name, ...) = 30.public_send(name, ...)
+          def respond_to_missing?(...) = 30.respond_to?(...)
+        end
+        channel.read
+        [8, 100_000].each do |len|
+          expect(S.public_send(name, out, payload_file(100_000), 0, len, timeout: duration.new)).to eq(len)
+        end
+      end
+
+      it "refuses what opens a file by its name, and leaves that as it is" do
+        path = Payload.write("named", "content")
+        [Pathname(path), Class.new(Pathname).new(path)].each do |named|
+          expect { S.public_send(name, named, file, 0, 100) }.to raise_error(TypeError, /\bout\b.*#{named.class}/)
+          expect_untouched do
+            expect { S.public_send(name, out, named) }.to raise_error(TypeError, /\bfile\b.*File\.new/)
+          end
+        end
+        [File, IO].each do |named|
+          expect { S.public_send(name, named, file, 0, 100) }.to raise_error(TypeError, /\bout\b/)
+          expect { S.public_send(name, out, named, 0, 100) }.to raise_error(TypeError, /\bfile\b/)
+        end
+        expect(File.read(path)).to eq("content")
+      end
+
+      it "refuses an IO::Buffer, whose write and read are other methods" do
+        buffer = IO::Buffer.for("content")
+        expect { S.public_send(name, buffer, file, 0, 100) }.to raise_error(TypeError, /\bout\b/)
+        expect { S.public_send(name, out, buffer, 0, 7) }.to raise_error(TypeError, /\bfile\b/)
       end
 
       it "sends no head where an argument is bad" do

@@ -58,6 +58,31 @@ RSpec.describe Hyperion::Http::Sendfile, ".copy_data_frames midway" do
     expect(channel.out.string).to be_payload("\xff".b + Http2Frames.expected(text.b, stream_id: 200))
   end
 
+  describe "an exception of the caller's own" do
+    def leave(source, out = StringIO.new(+""), **options, &block)
+      S.copy_data_frames(out, source, 0, 1_000_003, stream_id: 5, **options, &block)
+    rescue StandardError, SecurityError => e
+      e
+    end
+
+    [TypeError, SecurityError].each do |own|
+      it "answers torn? and bytes_sent where it comes midway (#{own.name || own.superclass})" do
+        error = leave(payload_file(size)) { raise own }
+        expect(error).to be_an_instance_of(own).and have_attributes(torn?: false, bytes_expected: size)
+        expect(error.bytes_sent).to be_positive
+
+        torn = Object.new
+        torn.define_singleton_method(:write) { |data| @written ? raise(own) : (@written = data.bytesize - 100) }
+        expect(leave(payload_file(size), torn)).to be_an_instance_of(own).and have_attributes(torn?: true)
+      end
+
+      it "does not where it comes before the first byte (#{own.name || own.superclass})" do
+        allow(S.const_get(:Transfer)).to receive(:now).and_raise(own)
+        expect(leave(payload_file(size), timeout: 1)).not_to respond_to(:torn?)
+      end
+    end
+  end
+
   kinds.product(waiters).each do |kind, waiter|
     context "with #{kind}, waiting by #{waiter}" do
       it "sends the whole frames of a file that ends in one, and leaves the connection usable" do

@@ -141,22 +141,24 @@ RSpec.describe Hyperion::Http::Sendfile, ".copy_data_frames" do
       "a stream of 0" => [{ stream_id: 0 }, ArgumentError],
       "a negative stream" => [{ stream_id: -1 }, ArgumentError],
       "a stream over 2^31-1" => [{ stream_id: 1 << 31 }, ArgumentError],
-      "a stream that is no Integer" => [{ stream_id: "1" }, TypeError],
+      "a stream that is no Integer" => [{ stream_id: "1" }, ArgumentError],
       "frames under 16,384" => [{ max_frame_size: 16_383 }, ArgumentError],
       "frames over 2^24-1" => [{ max_frame_size: 1 << 24 }, ArgumentError],
-      "frames of no Integer" => [{ max_frame_size: nil }, TypeError],
+      "frames of no Integer" => [{ max_frame_size: nil }, ArgumentError],
       "padding over 255" => [{ padding: 256 }, ArgumentError],
       "negative padding" => [{ padding: -1 }, ArgumentError],
-      "padding that is no Integer" => [{ padding: 1.5 }, TypeError],
+      "padding that is no Integer" => [{ padding: 1.5 }, ArgumentError],
       "a head that is no String" => [{ head: 1 }, TypeError],
-      "a negative timeout" => [{ timeout: -1 }, ArgumentError]
+      "a negative timeout" => [{ timeout: -1 }, ArgumentError],
+      "a timeout that is no number" => [{ timeout: "30" }, ArgumentError],
+      "an end of stream that is neither true nor false" => [{ end_stream: :no }, ArgumentError]
     }
     bad.each do |name, (options, error)|
       it "raises for #{name}, and writes nothing" do
         channel = channel(:tcp)
         reader = channel.read
         expect { S.copy_data_frames(channel.out, payload(100), 0, 100, stream_id: 1, head: "h", **options) }
-          .to raise_error(error)
+          .to raise_error(error, /#{options.keys.first}/)
         channel.finish
         expect(reader.result).to eq("")
       end

@@ -47,7 +47,7 @@ RSpec.describe Hyperion::Http::Sendfile do
       def failure
         yield
         nil
-      rescue StandardError => e
+      rescue StandardError, SecurityError => e
         e
       end
 
@@ -121,6 +121,62 @@ RSpec.describe Hyperion::Http::Sendfile do
         expect(error).to be_an_instance_of(own).and have_attributes(message: "own")
         error = failure { S.public_send(name, StringIO.new, payload_file(1_500)) { raise own } }
         expect(error).to be_an_instance_of(own)
+      end
+
+      # Gives so many bytes, then raises.
+      def failing_source(room, error)
+        Object.new.tap do |source|
+          source.define_singleton_method(:pread) do |length, offset, buffer|
+            raise error if offset >= room
+
+            buffer.replace("x" * [length, room - offset].min)
+          end
+        end
+      end
+
+      [TypeError, ArgumentError, RangeError, Class.new(StandardError), SecurityError].each do |own|
+        it "tells of #{own.name || own.superclass} from a source, destination or block midway how far it came" do
+          reports = 0
+          [
+            failure { S.public_send(name, StringIO.new, failing_source(300_000, own), 0, 400_000, head: "head") },
+            failure { S.public_send(name, failing_writer.new(300_000, own), failing_source(600_000, own), 0, 400_000) },
+            failure do
+              S.public_send(name, StringIO.new, payload_file(1_000_003)) { |sent| raise own if (reports = sent) > 1 }
+            end
+          ].zip([300_000, 300_000, -> { reports }]) do |error, sent|
+            sent = sent.call if sent.respond_to?(:call)
+            expect(error).to be_an_instance_of(own).and have_attributes(bytes_sent: sent)
+          end
+        end
+
+        it "tells that the head is out, or may be, where #{own.name || own.superclass} comes then" do
+          [failure { S.public_send(name, failing_writer.new(2, own), payload_file(10), head: "head") },
+           failure { S.public_send(name, failing_writer.new(0, own), payload_file(10), head: "head") }].each do |error|
+            expect(error).to be_an_instance_of(own).and have_attributes(bytes_sent: 0, bytes_expected: 10)
+          end
+        end
+
+        it "leaves #{own.name || own.superclass} alone that comes before the first byte" do
+          error = failure { S.public_send(name, StringIO.new, failing_source(0, own), 0, 400_000, head: "head") }
+          expect(error).to be_an_instance_of(own)
+          expect(error).not_to respond_to(:bytes_sent)
+        end
+      end
+
+      it "tells of an error that is frozen, too, by a copy" do
+        frozen = TypeError.new("made beforehand").freeze
+        error = failure { S.public_send(name, StringIO.new, failing_source(300_000, frozen), 0, 400_000) }
+        expect(error).to be_an_instance_of(TypeError).and have_attributes(message: "made beforehand",
+                                                                          bytes_sent: 300_000)
+      end
+
+      it "begins no region that the source's pread does not reach the end of" do
+        stub_const("Hyperion::Http::Sendfile::Sources::Positioned::REACH", 600_000)
+        out = StringIO.new
+        error = failure { S.public_send(name, out, failing_source(1_000_000, IOError), 0, 1_000_000, head: "head") }
+        expect(error).to be_an_instance_of(RangeError)
+        expect(error).not_to respond_to(:bytes_sent)
+        expect(out.string).to eq("")
       end
 
       it "keeps where an error came from" do
