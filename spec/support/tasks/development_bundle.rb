@@ -4,6 +4,7 @@
 module DevelopmentBundle
   ROOT = File.expand_path("../../..", __dir__)
   GROUPS = %w[servers falcon lint].freeze # those that can be left out
+  STARTED = "HYPERION_RAKE_STARTED_FOR"
 
   # Why an installation failed, by what it printed. The first that matches is named.
   REASONS = {
@@ -30,16 +31,16 @@ module DevelopmentBundle
     return if entered?(groups)
 
     environment = environment(groups)
-    unless system(environment, *bundler, "check", %i[out err] => File::NULL, unsetenv_others: true)
-      install(environment)
-    end
+    abort "rake: `bundle exec` gave rake no bundle, see `bundle env`" if ENV[STARTED] == environment[STARTED]
+    present = system(environment, *bundler, "check", %i[out err] => File::NULL, unsetenv_others: true)
+    install(environment) unless present
     Dir.chdir(Rake.original_dir)
     exec(environment, *bundler, "exec", "rake", *ARGV, unsetenv_others: true)
   end
 
   # A process that somebody else gave a bundle to has what is in that.
   def entered?(groups)
-    defined?(Bundler) && (groups - left_out).empty?
+    defined?(Bundler) && !groups.intersect?(left_out)
   end
 
   def left_out
@@ -51,7 +52,8 @@ module DevelopmentBundle
     outside = defined?(Bundler) ? Bundler.original_env : ENV.to_h
     without = (defined?(Bundler) ? left_out : GROUPS) - groups
     { "BUNDLE_GEMFILE" => File.join(ROOT, "Gemfile"), "BUNDLE_SILENCE_ROOT_WARNING" => "1" }
-      .merge(outside.except("BUNDLE_WITHOUT"), without.empty? ? {} : { "BUNDLE_WITHOUT" => without.join(":") })
+      .merge(outside.except("BUNDLE_WITHOUT"), without.empty? ? {} : { "BUNDLE_WITHOUT" => without.join(":") },
+             STARTED => "with all but #{without}")
   end
 
   def install(environment)
