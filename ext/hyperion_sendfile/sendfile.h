@@ -123,7 +123,7 @@ struct hs_cached_file {
     int fd;
     uint64_t inode;
     off_t size;
-    int64_t mtime_ns;
+    int64_t mtime_ns, ctime_ns;
 };
 bool hs_open_cached(const char *root, const char *path, enum hs_links links, void *buffer,
                     size_t capacity, struct hs_cached_file *file);

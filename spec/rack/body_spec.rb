@@ -51,7 +51,8 @@ RSpec.describe S::FileBody do
     expect { body(parts).each { next } }.to raise_error(S::TruncatedError) { |e| expect(e.bytes_sent).to eq(10) }
     channel = channel(:tcp)
     channel.read
-    expect { body(parts).copy_to(channel.out) }.to raise_error(S::TruncatedError)
+    other = described_class.new(private_payload_file(size, "rb"), parts, timeout: 5)
+    expect { other.copy_to(channel.out) }.to raise_error(S::TruncatedError)
     expect(channel.out).to be_closed
   end
 
@@ -73,5 +74,53 @@ RSpec.describe S::FileBody do
     closed = body
     2.times { closed.close }
     expect(file).to be_closed
+  end
+
+  describe "iterated to its end" do
+    it "closes the file, which nobody else may do: Rails keeps the close to itself" do
+      read = body
+      expect(read.to_enum.to_a.join).to be_payload(all)
+      expect(file).to be_closed
+      2.times { read.close }
+    end
+
+    it "closes the file also where it does not get there" do
+      expect { body.each { raise TypeError } }.to raise_error(TypeError)
+      expect(file).to be_closed
+    end
+
+    it "can't be iterated again, rather than be less than it was" do
+      read = body
+      read.each { next }
+      expect { read.each { next } }.to raise_error(IOError)
+    end
+
+    it "is not iterated at all without a block" do
+      each = body.each
+      expect(file).not_to be_closed
+      expect(each.to_a.join).to be_payload(all)
+    end
+  end
+
+  describe "arguments" do
+    {
+      "file" => [["path", []], [7, []]],
+      "segments" => [[nil, nil], [nil, "text"], [nil, [1]], [nil, [nil]], [nil, [[0, 1, 2]]], [nil, [%w[0 1]]],
+                     [nil, [[0, 1]]], [$stdin, [[-1, 5]]], [$stdin, [[0, -5]]], [$stdin, [[0, nil]]]],
+      "destination" => [[nil, [], { destination: "socket" }], [nil, [], { destination: 1 }]],
+      "timeout" => ["30", -1, :long, Float::NAN, Complex(1, 1)].map { |value| [nil, [], { timeout: value }] }
+    }.each do |name, calls|
+      calls.each do |file, segments, options|
+        it "are told by their name: #{name}, where it is #{[file, segments, options].compact.inspect}" do
+          expect { described_class.new(file, segments, timeout: nil, **options.to_h) }
+            .to raise_error(ArgumentError, /\A#{name}/)
+        end
+      end
+    end
+
+    it "may be a file that is not needed, and no time limit" do
+      expect(described_class.new(nil, ["text"], timeout: nil).bytesize).to eq(4)
+      expect(described_class.new(nil, [], timeout: 0.5).bytesize).to eq(0)
+    end
   end
 end

@@ -549,11 +549,11 @@ file_for(VALUE fd)
 #endif
 
 /*
- * Native.open_cached(root, path, links) -> [content or File, inode, size, mtime in ns], or nil
+ * Native.open_cached(root, path, links) -> [content or File, inode, size, mtime, ctime], or nil
  *
  * A regular file below root, where no name on the way has to be waited for; so the GVL is kept. Its
- * content, where it is small and in the page cache. nil: it is another case, whatever it is. links: an
- * enum hs_links.
+ * content, where it is small and in the page cache. Times are in ns. nil: it is another case, whatever it
+ * is. links: an enum hs_links.
  */
 static VALUE
 native_open_cached(VALUE self, VALUE root, VALUE path, VALUE links)
@@ -577,8 +577,8 @@ native_open_cached(VALUE self, VALUE root, VALUE path, VALUE links)
             rb_jump_tag(failed);
         }
     }
-    return rb_ary_new_from_args(4, source, ULL2NUM(file.inode), OFFT2NUM(file.size),
-                                LL2NUM(file.mtime_ns));
+    return rb_ary_new_from_args(5, source, ULL2NUM(file.inode), OFFT2NUM(file.size),
+                                LL2NUM(file.mtime_ns), LL2NUM(file.ctime_ns));
 }
 
 /* Native.read_in(file, offset, len) -> nil: reads it into the page cache, waiting without the GVL */

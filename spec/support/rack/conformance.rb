@@ -216,7 +216,7 @@ RSpec.shared_examples "a file server" do
 
   describe "validators (RFC 9110, 8.8)" do
     it "differ between files" do
-      expect(etag("/letters")).not_to eq(etag("/letters.txt"))
+      expect(etag("/letters")).not_to eq(etag("/only.txt"))
     end
 
     it "are the same for parts as for the whole (15.3.7)" do
@@ -242,6 +242,29 @@ RSpec.shared_examples "a file server" do
       expect(answer.headers).to include("etag" => etag, "cache-control" => "public, max-age=38")
       expect(answer.headers.keys).not_to include("content-length", "content-type", "content-range", "last-modified",
                                                  "transfer-encoding")
+    end
+
+    it "has every other field, those too that begin with content-: a cache goes by them from then on" do
+      policy = { "content-security-policy" => "default-src 'self'", "content-disposition" => "inline",
+                 "content-security-policy-report-only" => "default-src 'none'", "content-location" => "/elsewhere",
+                 "cross-origin-embedder-policy" => "require-corp", "x-frame-options" => "DENY",
+                 "expires" => "Thu, 01 Dec 2044 16:00:00 GMT", "accept-ranges" => "bytes" }
+      whole = get("/letters.txt", variant: "policies").headers
+      answer = get("/letters.txt", { "if-none-match" => whole["etag"] }, variant: "policies")
+      expect(answer.status).to eq(304)
+      expect(answer.headers).to include(policy)
+      gone = %w[content-type content-length content-language last-modified]
+      expect(whole.keys).to include(*gone)
+      expect(answer.headers.keys).not_to include(*gone)
+    end
+
+    it "names the tag as weak to who has it as a weak one, since a cache looks for what it has stored under that" do
+      tag = etag
+      [["W/#{tag}", "W/#{tag}"], ["\"x\", W/#{tag}", "W/#{tag}"], ["W/#{tag}, #{tag}", tag], ["*", tag],
+       ["W/\"x\", #{tag}", tag]].each do |field, expected|
+        answer = get("/letters.txt", "if-none-match" => field)
+        expect([field, answer.status, answer["etag"]]).to eq([field, 304, expected])
+      end
     end
 
     it "has vary, if the whole had it" do
@@ -407,11 +430,12 @@ RSpec.shared_examples "a file server" do
                                         "accept-ranges" => "bytes")
     end
 
-    it "knows no part of an empty file" do
-      answer = get("/empty", "range" => "bytes=0-")
-      expect([answer.status, answer["content-range"]]).to eq([416, "bytes */0"])
-      answer = get("/empty", "range" => "bytes=-5")
-      expect([answer.status, answer.body]).to eq([200, ""])
+    ["bytes=0-", "bytes=0-0", "bytes=5-", "bytes=-5", "bytes=-0", "bytes=0-,1-"].each do |field|
+      it "is the whole of an empty file (#{field}), as nginx, Go and Rack::Files have it" do
+        answer = get("/empty", "range" => field)
+        expect([answer.status, answer["content-range"], answer["content-length"]]).to eq([200, nil, "0"])
+        expect(answer.body).to eq("")
+      end
     end
 
     it "is about what exists" do
@@ -452,11 +476,25 @@ RSpec.shared_examples "a file server" do
     end
 
     it "takes no notice of too many, or of too many that overlap (17.15)" do
-      ["bytes=#{Array.new(17) { |i| "#{i * 2}-#{i * 2}" }.join(",")}", "bytes=#{Array.new(16, "0-").join(",")}",
+      ["bytes=#{Array.new(257) { |i| "#{i * 2}-#{i * 2}" }.join(",")}", "bytes=#{Array.new(16, "0-").join(",")}",
        "bytes=0-9,1-9,2-9,3-9", "bytes=#{"0-0," * 2000}"].each do |field|
         answer = get("/letters.txt", "range" => field)
         expect([answer.status, answer.body]).to eq([200, text]), field[0, 60]
       end
+    end
+
+    it "serves as many as the greediest clients ask for (zsync 20, zchunk 255, librepo 256)" do
+      [20, 255, 256].each do |count|
+        ranges = Array.new(count) { |i| "#{i * 700}-#{(i * 700) + 5}" }
+        answer = get("/large.bin", "range" => "bytes=#{ranges.join(",")}")
+        expect(answer.status).to eq(206)
+        expect(answer["content-length"]).to eq(answer.body.bytesize.to_s)
+        expect(answer.parts.map(&:last)).to eq(Array.new(count) { |i| large.byteslice(i * 700, 6) })
+      end
+    end
+
+    it "has an empty line before the first boundary, which zsync takes for granted (RFC 2046, 5.1.1)" do
+      expect(get("/letters.txt", "range" => "bytes=0-1,4-5").body).to start_with("\r\n--")
     end
 
     it "has its limits from the application" do
@@ -569,6 +607,16 @@ RSpec.shared_examples "a file server" do
     it "finds nothing where there is none, whatever is accepted" do
       expect(form("identity;q=0", "/missing").first).to eq(404)
       expect(form("br", "/missing").first).to eq(404)
+    end
+
+    it "says by vary that another request might find one" do
+      expect([get("/sealed.css", variant: "coded").status, form("br", "/sealed.css").first]).to eq([404, 200])
+      [["/sealed.css", {}, 404], ["/forms.css", { "if-match" => '"x"' }, 412],
+       ["/forms.css", { "range" => "bytes=999-" }, 416]].each do |path, headers, status|
+        answer = get(path, headers, variant: "coded")
+        expect([path, answer.status, answer["vary"]]).to eq([path, status, "origin, accept-encoding"])
+      end
+      expect(get("/missing").headers).not_to include("vary")
     end
 
     it "does not follow a form's link out of the root" do

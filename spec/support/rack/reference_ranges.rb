@@ -23,7 +23,7 @@ class ReferenceRanges
 
     specs = @field[6..].split(",", -1).map { |element| strip(element) }.reject(&:empty?)
     return if specs.empty? || specs.size > max_ranges || !specs.all? { |spec| valid?(spec) }
-    return if @size.zero? && specs.any? { |spec| satisfiable_suffix?(spec) }
+    return if @size.zero?
 
     groups = merge(specs.map { |spec| positions(spec) }.reject(&:empty?).each_with_index.to_a)
     return if groups.sum { |_, _, members| members - 1 } > max_overlaps
@@ -48,10 +48,6 @@ class ReferenceRanges
     return !last.empty? if first.empty?
 
     last.empty? || first.to_i <= last.to_i
-  end
-
-  def satisfiable_suffix?(spec)
-    spec.start_with?("-") && spec.delete("-").to_i.positive?
   end
 
   def positions(spec)

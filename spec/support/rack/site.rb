@@ -20,7 +20,11 @@ module RackSite
     "plain" => [],
     "headers" => [{ "Cache-Control" => "public, max-age=38", "access-control-allow-origin" => "*" }],
     "octets" => [{}, "application/octet-stream"],
-    "typeless" => [nil, nil]
+    "typeless" => [nil, nil],
+    "policies" => [{ "content-security-policy" => "default-src 'self'", "content-disposition" => "inline",
+                     "content-security-policy-report-only" => "default-src 'none'", "content-language" => "de",
+                     "cross-origin-embedder-policy" => "require-corp", "x-frame-options" => "DENY",
+                     "content-location" => "/elsewhere", "expires" => "Thu, 01 Dec 2044 16:00:00 GMT" }]
   }.freeze
   VARIANTS_BY_OPTION = {
     "coded" => { precompressed: true },
@@ -77,7 +81,7 @@ module RackSite
       names.to_h { |name| [name, TEXT] }.merge(
         { "empty" => "", "large.bin" => LARGE, "only.txt" => "there is no other form\n" },
         FORMS.to_h { |suffix, content| ["forms.css#{suffix}", content] },
-        { "zipped.js" => "no brotli\n", "zipped.js.gz" => "zipped\n" }
+        { "zipped.js" => "no brotli\n", "zipped.js.gz" => "zipped\n", "sealed.css.br" => "brotli alone\n" }
       )
     end
 
@@ -103,7 +107,7 @@ module RackSite
     def parts
       type = headers.fetch("content-type")
       boundary = type[%r{\Amultipart/byteranges; *boundary=([0-9A-Za-z'()+_,./:=?-]{1,70})\z}, 1]
-      pieces = "\r\n#{body}".b.split("\r\n--#{boundary}", -1)
+      pieces = body.b.split("\r\n--#{boundary}", -1)
       raise "the last boundary is not where it should be" unless pieces.last == "--\r\n" && pieces.first.empty?
 
       pieces[1..-2].map { |piece| part(piece) }

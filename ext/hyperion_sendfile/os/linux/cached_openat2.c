@@ -78,11 +78,17 @@ open_below(const char *root, const char *path, enum hs_links links)
     return fd;
 }
 
-/* Whether a time of so many seconds fits into 64 bits of nanoseconds. */
+/* Whether a time fits into 64 bits of nanoseconds. */
 static bool
-countable(int64_t seconds)
+countable(const struct timespec *time)
 {
-    return seconds > -9000000000 && seconds < 9000000000;
+    return time->tv_sec > -9000000000 && time->tv_sec < 9000000000;
+}
+
+static int64_t
+nanoseconds(const struct timespec *time)
+{
+    return (int64_t)time->tv_sec * 1000000000 + time->tv_nsec;
 }
 
 bool
@@ -93,14 +99,16 @@ hs_open_cached(const char *root, const char *path, enum hs_links links, void *bu
     struct stat st;
 
     if (fd < 0) return false;
-    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || !countable(st.st_mtim.tv_sec)) {
+    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || !countable(&st.st_mtim) ||
+        !countable(&st.st_ctim)) {
         close(fd);
         return false;
     }
     file->fd = fd;
     file->inode = st.st_ino;
     file->size = st.st_size;
-    file->mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+    file->mtime_ns = nanoseconds(&st.st_mtim);
+    file->ctime_ns = nanoseconds(&st.st_ctim);
     if ((uint64_t)st.st_size <= capacity &&
         (st.st_size == 0 || hs_read_resident(fd, buffer, (size_t)st.st_size, 0) == st.st_size)) {
         close(fd);

@@ -30,35 +30,46 @@ module Hyperion
         # @return [Numeric, nil] seconds without a byte before TimeoutError; nil is for ever
         attr_reader :timeout
 
-        # @param file [File, nil] open for reading; the body owns it from now on
+        # @param file [IO, nil] open for reading; the body owns it from now on. nil: there are Strings only
         # @param segments [Array<String, Array(Integer, Integer)>] see {#segments}
         # @param destination [IO, nil] the server's socket, as {ServerSocket.for} finds it; nil: everything goes
         #   through the server
         # @param timeout [Numeric, nil] seconds without a byte on that socket before TimeoutError; nil is for ever
+        # @raise [ArgumentError] an argument is not one of these
         def initialize(file, segments, timeout:, destination: nil)
+          raise ArgumentError, "file must be an open IO or nil, not #{file.inspect}" unless file.nil? || IO === file
+          raise ArgumentError, "segments must be an Array, not #{segments.inspect}" unless Array === segments
+          unless destination.nil? || IO === destination
+            raise ArgumentError, "destination must be an IO or nil, not #{destination.inspect}"
+          end
+
           @file = file
           @segments = segments
           @destination = destination
-          @timeout = timeout
-          @bytesize = segments.sum { |segment| String === segment ? segment.bytesize : segment.last }
+          @timeout = Options.timeout(timeout)
+          @bytesize = segments.sum { |segment| bytesize_of(segment) }
         end
 
-        # Sends everything, or yields it.
+        # Sends everything, or yields it, and closes the file: not every framework that wraps a body passes {#close} on.
         #
         # @yieldparam chunk [String] up to {CHUNK} bytes of the file, or a String of the segments; nothing is
         #   yielded where there is a destination and the server itself iterates
         # @raise [TruncatedError] the file is shorter than a region says, or can't be read
         # @raise [TimeoutError, SystemCallError, IOError] as {Sendfile.copy_to_socket}
         def each(&block)
+          return to_enum(:each) unless block
+
           if @destination && ServerSocket.open?(@destination, block, @bytesize)
             copy_to(@destination)
           else
             read_out(&block)
           end
+        ensure
+          @file&.close if block
         end
 
-        # Sends everything to a socket. It is closed if that fails, for a
-        # server may answer an exception with a second head.
+        # Sends everything to a socket. The socket is closed if that fails, because a server may answer an exception
+        # with a second head.
         #
         # @param socket [IO]
         # @param head [String, nil] goes out before everything else
@@ -78,6 +89,18 @@ module Hyperion
         end
 
         private
+
+        def bytesize_of(segment)
+          return segment.bytesize if String === segment
+
+          offset, length = segment if Array === segment && segment.size == 2
+          unless Integer === offset && Integer === length && offset >= 0 && length >= 0
+            raise ArgumentError, "segments must be Strings and [offset, length], not #{segment.inspect}"
+          end
+          raise ArgumentError, "segments has a region, #{segment.inspect}, but there is no file" unless @file
+
+          length
+        end
 
         # A String joins the region behind it.
         def send_segments(socket, head)

@@ -11,10 +11,14 @@ module Hyperion
       #
       #   run Hyperion::Http::Sendfile::Files.new("public", { "cache-control" => "public" }, precompressed: true)
       #
-      # GET, HEAD and OPTIONS; 404 for what is no regular file, 403 for what may not be read. Of Range only
-      # what is well-formed counts; several ranges come as multipart/byteranges.
+      # GET, HEAD and OPTIONS; 404 unless the path is a regular file, 403 if it is not readable. A malformed Range is
+      # ignored; several ranges come as multipart/byteranges.
+      #
+      # A file whose modification time is that of a tool and not of a version (before 1990, or SOURCE_DATE_EPOCH) has no
+      # `last-modified`, and a tag that holds on this machine only: see {Identity}.
       class Files
-        METHODS = %w[GET HEAD OPTIONS].freeze
+        # Those that have preconditions and ranges.
+        READING = %w[GET HEAD].freeze
         # Suffix of a file's name by content coding, in the order of preference.
         CODINGS = { "br" => ".br", "gzip" => ".gz" }.freeze
         # A body up to this many bytes goes to the server as one String, which it can write together with the
@@ -27,82 +31,95 @@ module Hyperion
         # What an application can't say of every file alike.
         COMPUTED = %w[accept-ranges content-encoding content-length content-range etag last-modified
                       transfer-encoding].freeze
-        REASONS = { 400 => "Bad Request", 403 => "Forbidden", 404 => "Not Found", 405 => "Method Not Allowed",
-                    406 => "Not Acceptable", 412 => "Precondition Failed", 416 => "Range Not Satisfiable" }.freeze
-        # Not an Array: of that, servers would tell the length, which is not that of the file.
-        NO_BODY = Class.new do
-          def each; end
-
-          # Falcon sends what it does not know to be empty in chunks, behind a 304 too.
-          def empty?
-            true
-          end
-        end.new.freeze
-        private_constant :METHODS, :CODINGS, :IN_MEMORY, :FIELD_MAX, :REMEMBERED, :COMPUTED, :REASONS, :NO_BODY
+        private_constant :READING, :CODINGS, :IN_MEMORY, :FIELD_MAX, :REMEMBERED, :COMPUTED
 
         # @return [String, nil] the directory, absolute
         def root
           @root&.path
         end
 
-        # @param root [String, nil] a directory; nil: only {#serving} will be called
-        # @param headers [Hash{String => String}, nil] sent with every file; the names are put in lower case
+        # @param root [String, Pathname, nil] a directory; nil: only {#serving} will be called
+        # @param headers [Hash{String => String, Array<String>}, nil] sent with every file; the names are put in lower
+        #   case. Can be given without braces, as to Rack::Files
         # @param default_type [String, nil] content type for names of unknown extension; nil: none is sent
         # @param symlinks [Symbol] :inside: symbolic links are followed as long as they end below the root;
         #   :follow: wherever they lead, as Rack::Files does; :refuse: no link below the root is followed. (The
         #   root itself may be one.) What is not followed is not found.
-        # @param etag [Array<Symbol>, false] of what the entity tag is made, of :inode, :size, :mtime (in ns).
-        #   Where several machines serve copies, leave out what differs among them. false: no entity tag
+        # @param etag [Array<Symbol>, false] the facts that the entity tag is made of: :size, :mtime (in ns) and :inode.
+        #   The inode differs between machines, and after a remount of many a FUSE. false: no entity tag
+        # @param last_modified [Boolean] false: no date is sent, and none validates. For files that all get the same
+        #   time at every deployment
         # @param precompressed [Array<String>, Boolean] of "br" and "gzip", which to look for beside a file, as
         #   NAME.br and NAME.gz; true: both. They are taken to be of the file as it is now.
-        # @param max_ranges [Integer] a Range with more than these is ignored
+        # @param max_ranges [Integer] a Range with more than these is ignored; 0: every Range is. The default is what
+        #   the greediest clients ask for: zsync 20, zchunk 255, and dnf's librepo 256
         # @param max_overlaps [Integer] a Range with more ranges that overlap one before is ignored; up to so many
         #   are sent as one range
         # @param timeout [Numeric, nil] seconds without a byte until a client is given up, where the body goes
         #   straight to the socket; nil is for ever
+        # @param more [Hash{String => String, Array<String>}] headers that were given without braces
         # @raise [ArgumentError] an option has no such value, or headers names one that is a file's own
-        def initialize(root, headers = {}, default_type = "text/plain", symlinks: :inside,
-                       etag: %i[inode size mtime], precompressed: false, max_ranges: 16, max_overlaps: 2, timeout: 30)
+        def initialize(root, headers = {}, default_type = "text/plain", symlinks: :inside, etag: %i[size mtime],
+                       last_modified: true, precompressed: false, max_ranges: 256, max_overlaps: 2, timeout: 30, **more)
           @codings = codings(precompressed)
-          @fields = fields(headers || {})
-          @default_type = default_type
-          @root = Root.new(root, one_of(Root::POLICIES.keys, symlinks, "symlinks")) if root
-          @etag_parts = (etag || nil)&.each { |part| one_of(Representation::ETAG_PARTS, part, "etag") }
-          @max_ranges = max_ranges
-          @max_overlaps = max_overlaps
-          @timeout = timeout
+          @fields = fields(headers, more)
+          @refusals = Refusals.new((@fields["vary"] unless @codings.empty?))
+          @default_type = Options.field("default_type", default_type) unless default_type.nil?
+          Options.one_of("symlinks", symlinks, Root::POLICIES.keys)
+          @root = Root.new(Options.path("root", root), symlinks) unless root.nil?
+          @identity = identity_by(etag, last_modified)
+          @max_ranges = Options.count("max_ranges", max_ranges)
+          @max_overlaps = Options.count("max_overlaps", max_overlaps)
+          @timeout = Options.timeout(timeout)
           @lock = Mutex.new
           @known = [nil, *@codings.keys].to_h { |coding| [coding, {}] }
+        end
+
+        # Leaves behind what changes: the headers that it remembers, and the types that the application may still add to
+        # Rack's. So `Ractor.make_shareable` makes one app for all Ractors.
+        #
+        # @return [self]
+        def freeze
+          return self if frozen?
+
+          @types = ContentTypes.snapshot
+          @lock = @known = nil
+          super
         end
 
         # @param env [Hash] Rack's environment
         # @return [Array(Integer, Hash, #each)]
         def call(env)
           method = env["REQUEST_METHOD"]
-          return not_allowed(method) unless METHODS.include?(method)
-
-          return options if method == "OPTIONS" && server_itself?(env)
+          return @refusals.not_allowed(method) unless METHODS.include?(method)
+          return @refusals.options if method == "OPTIONS" && server_itself?(env)
 
           # Of "http://host" Falcon makes no path.
           path = RequestPath.resolve(env["PATH_INFO"] || "")
-          return path.nil? ? not_found(method) : refuse(400, method) unless path
+          return path.nil? ? @refusals.not_found(method) : @refusals.answer(400, method) unless path
 
           negotiate(env, method, path)
         rescue Errno::EACCES, Errno::EPERM
-          refuse(403, method)
+          @refusals.answer(403, method)
+        rescue Errno::EWOULDBLOCK
+          @refusals.leased(method)
         end
 
-        # Serves one file, wherever it is: the path is the application's, and is not looked at.
+        # Serves one file, wherever it is: the path is the application's, and is not looked at. Other methods than GET
+        # and HEAD are answered with the whole file: they have neither ranges nor a 304.
         #
         # @param request [Hash, #env] Rack's environment, or a Rack::Request
-        # @param path [String] of the file
+        # @param path [String, Pathname] of the file
         # @return [Array(Integer, Hash, #each)] as {#call}
         def serving(request, path)
+          path = Options.path("path", path)
           env = request.respond_to?(:env) ? request.env : request
           method = env["REQUEST_METHOD"]
-          serve(env, method, Root.open(path), path, path, nil) || not_found(method)
+          serve(env, method, Root.open(path), path, path, nil) || @refusals.not_found(method)
         rescue Errno::EACCES, Errno::EPERM
-          refuse(403, method)
+          @refusals.answer(403, method)
+        rescue Errno::EWOULDBLOCK
+          @refusals.leased(method)
         end
 
         private
@@ -112,31 +129,37 @@ module Hyperion
           env["PATH_INFO"] == "*" || env["REQUEST_URI"] == "*"
         end
 
-        def one_of(values, value, name)
-          return value if values.include?(value)
-
-          raise ArgumentError, "#{name} can be #{values.map(&:inspect).join(", ")}, not #{value.inspect}"
-        end
-
         def codings(precompressed)
-          return {} unless precompressed
+          return {}.freeze unless precompressed
           return CODINGS if precompressed == true
 
-          precompressed.to_h { |coding| [coding, CODINGS.fetch(one_of(CODINGS.keys, coding, "precompressed"))] }
+          Options.some_of("precompressed", precompressed, CODINGS.keys)
+          CODINGS.slice(*precompressed).freeze
         end
 
-        def fields(headers)
-          fields = headers.to_h { |name, value| [name.downcase.freeze, value] }
+        def identity_by(etag, last_modified)
+          Options.one_of("last_modified", last_modified, [true, false])
+          parts = Options.some_of("etag", etag, Identity::PARTS).uniq if etag
+          raise ArgumentError, "etag must name a fact of the file, or be false, not []" if parts == []
+
+          Identity.new(parts, last_modified, ENV.fetch("SOURCE_DATE_EPOCH", nil))
+        end
+
+        def fields(headers, more)
+          unknown = more.keys.grep(Symbol)
+          raise ArgumentError, "unknown options: #{unknown.map(&:inspect).join(", ")}" unless unknown.empty?
+
+          fields = Options.headers(headers).merge(Options.headers(more))
           computed = fields.keys & COMPUTED
           raise ArgumentError, "headers can't say #{computed.join(", ")}: it is the file's" unless computed.empty?
 
-          fields["vary"] = [*fields["vary"], "accept-encoding"].join(", ") unless @codings.empty?
+          fields["vary"] = [*fields["vary"], "accept-encoding"].join(", ").freeze unless @codings.empty?
           fields.freeze
         end
 
         # By which of its forms the file is served (RFC 9110, 12.5.3).
         def negotiate(env, method, path)
-          return identity(env, method, path) || not_found(method) if @codings.empty? || method == "OPTIONS"
+          return identity(env, method, path) || @refusals.not_found(method) if @codings.empty? || method == "OPTIONS"
 
           accepted = AcceptEncoding.rank(env["HTTP_ACCEPT_ENCODING"], @codings.keys)
           accepted.each do |coding|
@@ -144,7 +167,7 @@ module Hyperion
             response = suffix ? sibling(env, method, path, coding, suffix) : identity(env, method, path)
             return response if response
           end
-          accepted.include?(AcceptEncoding::IDENTITY) ? not_found(method) : not_acceptable(env, method, path)
+          accepted.include?(AcceptEncoding::IDENTITY) ? @refusals.not_found(method) : not_acceptable(env, method, path)
         end
 
         def identity(env, method, path)
@@ -158,10 +181,10 @@ module Hyperion
 
         def not_acceptable(env, method, path)
           response = identity(env, method, path)
-          return not_found(method) unless response
+          return @refusals.not_found(method) unless response
 
           response.last.close if response.last.respond_to?(:close)
-          refuse(406, method, "vary" => @fields["vary"])
+          @refusals.answer(406, method)
         end
 
         # @param found [Array, nil] as {Root.open}; a file is closed, unless the body owns it
@@ -173,19 +196,20 @@ module Hyperion
 
           source, *facts = found
           response = respond(env, method, source, representation(facts, path, name, coding))
-          kept = FileBody === response.last
+          kept = FileBody === response.last || Unsized === response.last
           response
         ensure
           source.close if File === source && !kept
         end
 
         def representation(facts, path, name, coding)
-          by_path = @known[coding]
-          known = by_path[path]
-          return known if known&.of?(*facts)
+          by_path = @known&.fetch(coding)
+          known = by_path && by_path[path]
+          return known if known&.of?(facts)
 
-          type = ContentTypes.of(name, @default_type)
-          remember(by_path, path, Representation.new(*facts, type, coding, @etag_parts, @fields))
+          type = ContentTypes.of(name, @default_type, @types)
+          made = Representation.new(facts, type, coding, @identity, @fields, @max_ranges.positive?)
+          by_path ? remember(by_path, path, made) : made
         end
 
         def remember(by_path, path, representation)
@@ -197,11 +221,12 @@ module Hyperion
 
         # @param source [String, File] the whole file, or one that is open
         def respond(env, method, source, representation)
-          return options if method == "OPTIONS"
+          return @refusals.options if method == "OPTIONS"
+          return whole(env, source, representation) unless READING.include?(method)
 
           case Preconditions.status(env, representation)
-          when 304 then [304, representation.not_modified_headers.dup, NO_BODY]
-          when 412 then refuse(412, method)
+          when 304 then not_modified(env, representation)
+          when 412 then @refusals.answer(412, method)
           else
             return [200, representation.headers.dup, NO_BODY] if method == "HEAD"
 
@@ -210,28 +235,49 @@ module Hyperion
           end
         end
 
+        def not_modified(env, representation)
+          headers = representation.not_modified_headers.dup
+          etag = representation.etag
+          headers["etag"] = "W/#{etag}" if Preconditions.only_weakly_named?(env["HTTP_IF_NONE_MATCH"], etag)
+          [304, headers, NO_BODY]
+        end
+
         # @return [Array, nil] nil: the file is to be sent whole
         def ranges(env, representation)
           field = env["HTTP_RANGE"]
-          return unless field && Preconditions.range_applies?(env["HTTP_IF_RANGE"], representation)
+          return unless field && representation.size
+          return unless Preconditions.range_applies?(env["HTTP_IF_RANGE"], representation)
 
           ByteRanges.parse(field, representation.size, max_ranges: @max_ranges, max_overlaps: @max_overlaps)
         end
 
         def whole(env, source, representation)
-          [200, representation.headers.dup, body(env, source, 0, representation.size)]
+          size = representation.size
+          [200, representation.headers.dup, size ? body(env, source, 0, size) : Unsized.new(source)]
         end
 
         def partial(env, source, representation, ranges)
-          return refuse(416, "GET", "content-range" => "bytes */#{representation.size}") if ranges.empty?
+          return @refusals.answer(416, "GET", "content-range" => "bytes */#{representation.size}") if ranges.empty?
 
           headers = representation.headers.dup
+          keep_as_it_is(env, headers)
           return several(env, source, representation, ranges, headers) if ranges.size > 1
 
           offset, length = ranges.first
           headers["content-length"] = length.to_s
           headers["content-range"] = ByteRanges.content_range(ranges.first, representation.size)
           [206, headers, body(env, source, offset, length)]
+        end
+
+        # Compressed on the way, a part would not be what its content-range says. Rack::Deflater compresses parts, too,
+        # but nothing that must not be transformed (RFC 9111, 5.2.2.6).
+        def keep_as_it_is(env, headers)
+          return if [nil, "", AcceptEncoding::IDENTITY].include?(env["HTTP_ACCEPT_ENCODING"])
+
+          directives = [*headers["cache-control"]].join(", ")
+          return if headers.key?("content-encoding") || directives.match?(/\bno-transform\b/i)
+
+          headers["cache-control"] = directives.empty? ? "no-transform" : "#{directives}, no-transform"
         end
 
         def several(env, source, representation, ranges, headers)
@@ -259,32 +305,18 @@ module Hyperion
         def file_body(env, file, segments)
           FileBody.new(file, segments, destination: ServerSocket.for(env), timeout: @timeout)
         end
-
-        def options
-          [200, { "allow" => METHODS.join(", "), "content-length" => "0" }, []]
-        end
-
-        def not_found(method)
-          refuse(404, method, "x-cascade" => "pass")
-        end
-
-        def not_allowed(method)
-          refuse(405, method, "allow" => METHODS.join(", "), "x-cascade" => "pass")
-        end
-
-        def refuse(status, method, headers = {})
-          text = "#{REASONS.fetch(status)}\n"
-          headers = { "content-type" => "text/plain", "content-length" => text.bytesize.to_s }.merge!(headers)
-          [status, headers, method == "HEAD" ? NO_BODY : [text]]
-        end
       end
     end
   end
 end
 
+require_relative "files/refusals"
 require_relative "files/request_path"
 require_relative "files/root"
 require_relative "files/http_date"
+require_relative "files/identity"
+require_relative "files/headers"
+require_relative "files/unsized"
 require_relative "files/content_types"
 require_relative "files/accept_encoding"
 require_relative "files/representation"
@@ -297,8 +329,8 @@ module Hyperion
     module Sendfile
       # The app: see above.
       class Files
-        private_constant :RequestPath, :Root, :HttpDate, :ContentTypes, :AcceptEncoding, :Representation,
-                         :Preconditions, :ByteRanges, :Multipart
+        private_constant :Refusals, :RequestPath, :Root, :HttpDate, :Identity, :Headers, :Unsized, :ContentTypes,
+                         :AcceptEncoding, :Representation, :Preconditions, :ByteRanges, :Multipart
       end
     end
   end

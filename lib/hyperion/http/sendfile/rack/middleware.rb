@@ -46,9 +46,12 @@ module Hyperion
 
         # @param app [#call]
         # @param timeout [Numeric, nil] seconds without a byte until a client is given up; nil is for ever
+        # @raise [ArgumentError] an argument is not one of these
         def initialize(app, timeout: 30)
+          raise ArgumentError, "app must respond to call, unlike #{app.inspect}" unless app.respond_to?(:call)
+
           @app = app
-          @timeout = timeout
+          @timeout = Options.timeout(timeout)
         end
 
         # @param env [Hash] Rack's environment
@@ -86,6 +89,7 @@ module Hyperion
         def take_over(socket, status, headers, body)
           file = nil
           path = body.respond_to?(:to_path) ? body.to_path : body.path
+          path = path.to_path if path.respond_to?(:to_path) # a Pathname
           return unless String === path && !path.include?("\0")
           return unless File.file?(path) # the other end of a FIFO can tell that it is opened
 

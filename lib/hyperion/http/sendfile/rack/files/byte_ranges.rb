@@ -20,15 +20,13 @@ module Hyperion
           # @param max_overlaps [Integer] a field with more ranges that overlap one before is ignored
           # @return [Array<Array(Integer, Integer)>, nil] [offset, length] of what is to be sent, in the order of
           #   the field; empty where no range can be satisfied; nil where the field is to be ignored: it is
-          #   malformed, of another unit, or asks for too much
-          def self.parse(field, size, max_ranges: 16, max_overlaps: 2)
+          #   malformed, of another unit, asks for too much, or the file is empty, whose whole is as good as any part
+          def self.parse(field, size, max_ranges:, max_overlaps:)
+            return if size.zero? # no content-range can speak of it
             return unless field.bytesize <= FIELD_MAX && field.ascii_only? && field.match?(UNIT)
 
             specs = specs(field, max_ranges) or return
             ranges = specs.filter_map { |first, last| resolve(first, last, size) }
-            # The whole of an empty file can't be said in a content-range.
-            return if ranges.any? { |_, length| length.zero? }
-
             ranges.size > 1 ? coalesce(ranges, max_overlaps) : ranges
           end
 

@@ -30,9 +30,15 @@ module Hyperion
 
           # @param path [String]
           # @param default [String, nil]
+          # @param types [Hash, nil] a table of one's own, as {snapshot} returns it
           # @return [String, nil]
-          def self.of(path, default)
-            table.fetch(File.extname(path).downcase, default)
+          def self.of(path, default, types = nil)
+            (types || table).fetch(File.extname(path).downcase, default)
+          end
+
+          # @return [Hash] the table as it is now, for where the real one can't be reached: another Ractor
+          def self.snapshot
+            table.dup.freeze
           end
 
           if defined?(::Rack::Mime)

@@ -17,8 +17,8 @@ module Hyperion
           def initialize(ranges, representation)
             # Nobody can have put it into a file.
             @boundary = SecureRandom.hex(16)
+            # The empty line before the first boundary is a preamble (RFC 2046, 5.1.1), which zsync depends on.
             @segments = ranges.flat_map { |range| [heading(range, representation), range] }
-            @segments.first.delete_prefix!("\r\n")
             @segments << "\r\n--#{@boundary}--\r\n"
           end
 

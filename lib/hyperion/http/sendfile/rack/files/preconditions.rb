@@ -51,6 +51,19 @@ module Hyperion
             field == "*" || field == etag || (!etag.nil? && tags(field).any? { |tag| tag.delete_prefix("W/") == etag })
           end
 
+          # A cache takes a 304 for what it has stored under the very tag that the 304 has (RFC 9111, 4.3.4): of a form
+          # that somebody compressed on the way, that is the weak one.
+          #
+          # @param field [String, nil] the value of If-None-Match, which matches
+          # @param etag [String, nil]
+          # @return [Boolean] whether it names the tag as a weak one alone
+          def self.only_weakly_named?(field, etag)
+            return false unless field && etag && field.include?("W/")
+
+            tags = tags(field)
+            tags.include?("W/#{etag}") && !tags.include?(etag)
+          end
+
           # @return [Array<String>] none where the list is malformed
           def self.tags(field)
             return [] if field.bytesize > FIELD_MAX

@@ -7,59 +7,58 @@ module Hyperion
       class Files
         # @api private
         class Representation
-          ETAG_PARTS = %i[inode size mtime].freeze
-          NANOSECONDS = 1_000_000_000
-          private_constant :NANOSECONDS
+          # Metadata that describes content, which a 304 has not (RFC 9110, 8.3 to 8.7 and 15.4.5; 14.4; RFC 9530). All
+          # other fields belong in it, those too that begin with "content-": a cache replaces what it has stored, for
+          # example an old content-security-policy.
+          OF_CONTENT = %w[content-digest content-encoding content-language content-length content-md5 content-range
+                          content-type].freeze
+          private_constant :OF_CONTENT
 
           # @return [Integer] seconds since 1970
           def self.now
             Process.clock_gettime(Process::CLOCK_REALTIME, :second)
           end
 
-          # @return [Integer] bytes
+          # @return [Integer, nil] bytes; nil: only reading to the end tells
           attr_reader :size
           # @return [String, nil]
           attr_reader :etag
           # @return [String, nil]
           attr_reader :content_type
-          # @return [Hash] of a 200, frozen
+          # @return [Headers] of a 200, frozen
           attr_reader :headers
           # @return [Hash] of a 304, frozen
           attr_reader :not_modified_headers
 
-          # @param inode [Integer]
-          # @param size [Integer] bytes
-          # @param mtime [Integer] nanoseconds since 1970
+          # @param facts [Array] inode, size in bytes, mtime and ctime in nanoseconds since 1970
           # @param content_type [String, nil]
           # @param coding [String, nil] the content coding, where the file has one
-          # @param etag_parts [Array<Symbol>, nil] of {ETAG_PARTS}
+          # @param identity [Identity]
           # @param fields [Hash] headers besides
-          def initialize(inode, size, mtime, content_type, coding, etag_parts, fields)
-            @inode = inode
-            @size = size
-            @mtime = mtime
+          # @param ranges [Boolean] whether parts are sent
+          def initialize(facts, content_type, coding, identity, fields, ranges)
+            @facts = facts
+            @size = facts[1]
             @content_type = fields.fetch("content-type", content_type)
-            @etag = tag(coding, etag_parts) if etag_parts
-            # Never in the future (RFC 9110, 8.8.2.1).
-            now = Representation.now
-            @settled = mtime / NANOSECONDS <= now
-            @modified_at = @settled ? mtime / NANOSECONDS : now
-            @last_modified = HttpDate.format(@modified_at).freeze
-            @headers = list(coding, fields).freeze
-            @not_modified_headers = @headers.reject { |name, _| left_out_when_not_modified?(name) }.freeze
+            @etag = identity.etag(facts, coding)
+            @settled = true
+            date(facts[2]) if identity.date?(facts[2])
+            @headers = list(coding, fields, ranges).freeze
+            @not_modified_headers = {}.merge!(@headers).reject { |name, _| left_out_when_not_modified?(name) }.freeze
           end
 
+          # @param facts [Array] those of a file now
           # @return [Boolean] whether all this holds for that file, too
-          def of?(inode, size, mtime)
-            @mtime == mtime && @inode == inode && @size == size && @settled
+          def of?(facts)
+            @settled && @facts == facts
           end
 
           # @param text [String] an HTTP-date
-          # @return [Boolean, nil] nil: it is no date
+          # @return [Boolean, nil] nil: it is not a date, or the file has none (13.1.3, 13.1.4: then it is ignored)
           def modified_since?(text)
-            return false if text == @last_modified
+            return false if @modified_at && text == @last_modified
 
-            date = HttpDate.parse(text, Representation.now)
+            date = HttpDate.parse(text, Representation.now) if @modified_at
             date && @modified_at > date
           end
 
@@ -69,35 +68,37 @@ module Hyperion
           # @param text [String] an HTTP-date
           # @return [Boolean]
           def dated_exactly?(text)
+            return false unless @modified_at
+
             now = Representation.now
             @modified_at < now && (text == @last_modified || HttpDate.parse(text, now) == @modified_at)
           end
 
           private
 
-          def tag(coding, parts)
-            all = { inode: @inode, size: @size, mtime: @mtime }
-            values = parts.map { |part| all.fetch(part).to_s(16) }
-            values << coding if coding
-            %("#{values.join("-")}").freeze
+          # Never in the future (RFC 9110, 8.8.2.1).
+          def date(mtime)
+            seconds = mtime / Identity::NANOSECONDS
+            now = Representation.now
+            @settled = seconds <= now
+            @modified_at = @settled ? seconds : now
+            @last_modified = HttpDate.format(@modified_at).freeze
           end
 
-          def list(coding, fields)
+          def list(coding, fields, ranges)
             headers = {}
             headers["content-type"] = @content_type if @content_type
-            headers["content-length"] = @size.to_s.freeze
-            headers["last-modified"] = @last_modified
+            headers["content-length"] = @size.to_s.freeze if @size
+            headers["last-modified"] = @last_modified if @last_modified
             headers["etag"] = @etag if @etag
-            headers["accept-ranges"] = "bytes"
+            headers["accept-ranges"] = "bytes" if ranges && @size
             headers["content-encoding"] = coding if coding
-            headers.merge!(fields)
+            Headers[headers.merge!(fields)]
           end
 
-          # What describes the content (RFC 9110, 15.4.5); the date, too, where the tag says more.
+          # The date, too, where the tag says more.
           def left_out_when_not_modified?(name)
-            return !@etag.nil? if name == "last-modified"
-
-            name == "accept-ranges" || (name.start_with?("content-") && name != "content-location")
+            OF_CONTENT.include?(name) || (name == "last-modified" && @etag)
           end
         end
       end

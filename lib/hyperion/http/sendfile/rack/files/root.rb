@@ -23,7 +23,17 @@ module Hyperion
           HAS_DESCRIPTORS = File.directory?(DESCRIPTORS)
           # What Linux adds to the name of a file that has been replaced or deleted since it was opened.
           DELETED = " (deleted)"
-          private_constant :DESCRIPTORS, :DELETED
+          # How often a file is opened anew because names changed while it was judged.
+          TRIES = 20
+          # While another process has a lease on a file (fcntl(2), F_SETLEASE), opening it fails. The kernel asks for
+          # the lease, and takes it after /proc/sys/fs/lease-break-time, by default 45 seconds.
+          LEASE_PAUSE = 0.02
+          LEASE_TRIES = 3_000
+          # These need not be the size: files of /proc have 0, and those of sysfs have a page, whatever is in them.
+          UNSURE = [0, 4096, 16_384, 65_536].freeze
+          # Bytes up to which such a file is read at once.
+          AT_ONCE = 64 * 1024
+          private_constant :DESCRIPTORS, :DELETED, :TRIES, :LEASE_PAUSE, :LEASE_TRIES, :UNSURE, :AT_ONCE
 
           # @return [String] the directory, absolute, as it was named
           attr_reader :path
@@ -47,8 +57,8 @@ module Hyperion
             open_cached(path) || open_waiting(path)
           end
 
-          # As {#open}, for what most likely is not there: an exception costs more than a stat(2). What may not be
-          # read is as not there.
+          # As {#open}, but optimised for files that usually do not exist: stat(2) first, because rescuing ENOENT costs
+          # more. Unreadable files count as missing.
           #
           # @param (see #open)
           # @return (see #open)
@@ -62,27 +72,60 @@ module Hyperion
           # @param path [String] absolute
           # @yieldparam file [File] what is open
           # @yieldreturn [Boolean] whether it may be used
-          # @return [Array(File, Integer, Integer, Integer), nil] open for reading, with its inode, size, and mtime in
-          #   nanoseconds; a small file may be there as a String, read; nil: there is no regular file of that name
+          # @return [Array(File, Integer, Integer, Integer, Integer), nil] open for reading, with its inode, size, and
+          #   mtime and ctime in nanoseconds; a small file may be there as a String, read. The times are nil where the
+          #   size is not what the system says, and then so is a size of which it is known only that it is large. nil:
+          #   there is no regular file of that name
           def self.open(path)
             file = nil
+            tries = 0
             # The other end of a FIFO, and many a device, can tell that it is opened.
             return unless File.stat(path).file?
 
-            # Interrupted (by Timeout, while a disk is slow), File.new never closes what it has opened.
-            Thread.handle_interrupt(Transfer::NEVER) { file = File.new(path, FLAGS) }
+            begin
+              # Interrupted (by Timeout, while a disk is slow), File.new never closes what it has opened.
+              Thread.handle_interrupt(Transfer::NEVER) { file = File.new(path, FLAGS) }
+            rescue Errno::EWOULDBLOCK
+              raise if (tries += 1) > LEASE_TRIES
+
+              sleep(LEASE_PAUSE)
+              retry
+            end
             stat = file.stat
-            found = [file, stat.ino, stat.size, nanoseconds(stat.mtime)] if stat.file? && (!block_given? || yield(file))
+            found = found(file, stat) if stat.file? && (!block_given? || yield(file))
           rescue Errno::ENOENT, Errno::ENOTDIR, Errno::ENAMETOOLONG, Errno::ELOOP, Errno::ENXIO, Errno::ENODEV
             nil
           ensure
-            file&.close unless found
+            file&.close unless found&.first.equal?(file)
+          end
+
+          # What has no blocks on a disk is made while it is read (/proc, sysfs, FUSE), or it is empty, or a hole.
+          def self.found(file, stat)
+            times = [nanoseconds(stat.mtime), nanoseconds(stat.ctime)]
+            return [file, stat.ino, stat.size, *times] unless UNSURE.include?(stat.size) && stat.blocks&.zero?
+
+            content = read_out(file)
+            size = content&.bytesize
+            return [content, stat.ino, size, *times] if size == stat.size
+
+            content ? [content, stat.ino, size, nil, nil] : [file, stat.ino, nil, nil, nil]
+          end
+
+          # @return [String, nil] the whole content; nil: it is larger than {AT_ONCE}
+          def self.read_out(file)
+            content = +"".b
+            content << file.pread(AT_ONCE, content.bytesize) while content.bytesize <= AT_ONCE
+            nil
+          rescue Errno::EINTR
+            retry
+          rescue EOFError, SystemCallError # some files of /proc can't be read at all
+            content
           end
 
           def self.nanoseconds(time)
-            (time.to_i * 1_000_000_000) + time.nsec
+            (time.to_i * Identity::NANOSECONDS) + time.nsec
           end
-          private_class_method :nanoseconds
+          private_class_method :found, :read_out, :nanoseconds
 
           private
 
@@ -90,8 +133,30 @@ module Hyperion
             Native.open_cached(@bytes, path, @policy)
           end
 
+          # The file is opened below the folder that the root is at that moment, and judged by it. If the root is
+          # switched meanwhile, that is the folder before, or it is tried again.
           def open_waiting(path)
-            Root.open(join(path)) { |file| allowed?(file, path) }
+            name = join(path)
+            return Root.open(name) if @symlinks == :follow
+
+            TRIES.times do
+              return unless regular?(name)
+
+              folder = folder_now
+              verdict = nil
+              found = Root.open(folder.first + path) { |file| (verdict = judge(file, path, folder)) == :allowed }
+              return found if found
+              return if verdict == :refused && folder == folder_now
+            rescue Errno::ENOENT
+              next # the root, between two of its folders
+            end
+            nil
+          end
+
+          def regular?(name)
+            File.stat(name).file?
+          rescue Errno::ENOENT, Errno::ENOTDIR, Errno::ENAMETOOLONG, Errno::ELOOP
+            false
           end
 
           # @return [String] where that is
@@ -99,30 +164,36 @@ module Hyperion
             @prefix + path
           end
 
-          def allowed?(file, path)
-            return true if @symlinks == :follow
-
-            target = target_of(file, path)
-            target ? matches?(target, path, real_root) : false
+          # @return [Array(String, Integer, Integer)] the root without links, its device and its inode
+          def folder_now
+            real = File.realpath(@path).b
+            stat = File.stat(real)
+            [real == "/" ? "" : real, stat.dev, stat.ino]
           end
 
-          def matches?(target, path, real)
-            return target.start_with?(real) && target.getbyte(real.bytesize) == 47 if @symlinks == :inside
+          # @return [Symbol] :allowed, :refused, or :unsure: what it was opened by has another meaning now
+          def judge(file, path, folder)
+            real = folder.first
+            target = target_of(file, real + path) or return :unsure
+            return below?(target, real) ? :allowed : :refused if @symlinks == :inside
 
             expected = real + path
-            target == expected || target == expected + DELETED
+            return :allowed if target == expected
+            return :refused unless target == expected + DELETED
+
+            # A file can have that name, and be where a link leads; one that was deleted has none.
+            file.stat.nlink.zero? ? :allowed : :unsure
           end
 
-          def real_root
-            real = File.realpath(@path).b
-            real == "/" ? "" : real
+          def below?(target, real)
+            target.start_with?(real) && target.getbyte(real.bytesize) == 47
           end
 
-          # @return [String, nil] the name without links of what is open
-          def target_of(file, path)
+          # @return [String, nil] the name without links of what is open; nil: it is another file's by now
+          def target_of(file, name)
             return File.readlink("#{DESCRIPTORS}/#{file.fileno}").b if HAS_DESCRIPTORS
 
-            target = File.realpath(join(path))
+            target = File.realpath(name)
             target.b if File.identical?(file, target)
           rescue Errno::ENOENT, Errno::ENOTDIR, Errno::ELOOP
             nil
