@@ -23,7 +23,9 @@ class Listing
     <li><a href="../">../</a>
     <%- end -%>
     <%- entries.each do |name| -%>
-    <li><a href="./<%= h(u(name)) %>"><%= text(name) %></a>
+    <li><%- if addressable?(name) -%><a href="./<%= h(u(name)) %>"><%= text(name) %></a>
+    <%- else -%><%= text(name) %> <em>(its name is not UTF-8)</em>
+    <%- end -%>
     <%- end -%>
     </ul>
   TEMPLATE
@@ -43,7 +45,7 @@ class Listing
     method = env["REQUEST_METHOD"]
     return @files.call(env) unless directory && METHODS.include?(method)
     return [200, { "allow" => METHODS.join(", "), "content-length" => "0" }, []] if method == "OPTIONS"
-    return redirect("#{path}/") unless path.end_with?("/")
+    return redirect("#{path}/", env["QUERY_STRING"].to_s) unless path.end_with?("/")
 
     page = page(directory).b
     [200, { "content-type" => "text/html; charset=utf-8", "content-length" => page.bytesize.to_s },
@@ -55,7 +57,7 @@ class Listing
   # @return [String, nil] nil: it is none, or one outside of the root
   def directory(path)
     name = path.gsub(/%\h\h/) { |escape| escape[1..].hex.chr }
-    return if name.include?("\0")
+    return if name.include?("\0") || !addressable?(name)
 
     directory = File.realpath(File.join(@root, name)).b
     directory if readable?(directory) && "#{directory}/".start_with?("#{@root}/".squeeze("/"))
@@ -75,8 +77,15 @@ class Listing
   end
 
   # One slash at the start, for two would name another host.
-  def redirect(path)
-    [301, { "location" => path.sub(%r{\A/+}, "/"), "content-length" => "0" }, []]
+  def redirect(path, query)
+    location = path.sub(%r{\A/+}, "/")
+    location += "?#{query}" unless query.empty?
+    [301, { "location" => location, "content-length" => "0" }, []]
+  end
+
+  # Files answers 400 to other names.
+  def addressable?(name)
+    name.dup.force_encoding(Encoding::UTF_8).valid_encoding?
   end
 
   def text(name)

@@ -224,12 +224,14 @@ class FileServer
     def range(size)
       return if @method != "GET" || @fields.key?("if-range")
 
+      return if size.zero? # no content-range can speak of an empty file
+
       first, last, suffix = RANGE.match(@fields.fetch("range", ""))&.captures
       return unless first || suffix
 
       first = suffix ? [size - suffix.to_i, 0].max : first.to_i
       last = last.to_s.empty? ? Float::INFINITY : last.to_i
-      return if last < first || (size.zero? && suffix.to_i.positive?) # which is all of an empty file
+      return if last < first
       raise Refused.new(416, "content-range: bytes */#{size}") unless first < size
 
       first..[last, size - 1].min

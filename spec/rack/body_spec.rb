@@ -85,7 +85,7 @@ RSpec.describe S::FileBody do
     end
 
     it "closes the file also where it does not get there" do
-      expect { body.each { raise TypeError } }.to raise_error(TypeError)
+      expect { body.each { |chunk| Integer(chunk) } }.to raise_error(ArgumentError)
       expect(file).to be_closed
     end
 

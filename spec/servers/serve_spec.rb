@@ -52,22 +52,27 @@ RSpec.describe "a directory on a server" do
     links.map(&:first).grep_v(%r{/\z}).each { |link| expect(get(server, link.delete_prefix(".")).status).to eq(200) }
   end
 
-  it "is listed whatever the locale, and whatever the names are" do
-    FileUtils.mkdir_p(File.join(@root, "ü", "ö"))
-    File.write(File.join(@root, "ü".b, "\xFF".b), "no UTF-8")
+  it "is listed whatever the locale, with links to all names that can be asked for" do
+    FileUtils.mkdir_p([File.join(@root, "ü", "ö"), File.join(@root.b, "ü".b, "\xFE".b)])
+    File.write(File.join(@root, "ü".b, "\xFF".b), "not UTF-8")
     %w[C C.UTF-8].each do |locale|
       server = start(serve, "puma", environment: { "LC_ALL" => locale })
       page = get(server, "/%C3%BC/")
       expect([locale, page.status]).to eq([locale, 200])
-      expect(page.body.scan(/href="([^"]*)">([^<]*)/).drop(1))
-        .to eq([["./%C3%B6/", "ö/".b], ["./%FF", "\u{FFFD}".b]])
+      expect(page.body.scan(/href="([^"]*)">([^<]*)/).drop(1)).to eq([["./%C3%B6/", "ö/".b]])
+      expect(page.body.scan(/<li>([^<]+)/)).to eq([["\u{FFFD}/ ".b], ["\u{FFFD} ".b]])
+      ["/%C3%BC/%FE/", "/%C3%BC/%FF"].each { |target| expect(get(server, target).status).to eq(400) }
       ["/%FF", "/\xC3/%C3".b, "http://127.0.0.1"].each { |target| expect(get(server, target).status).to be < 500 }
     end
   end
 
   it "leads to its folders, and not out of it" do
     server = start(serve, "puma")
-    expect(get(server, "/sub%20folder")["location"]).to eq("/sub%20folder/")
+    { "/sub%20folder" => "/sub%20folder/", "/sub%20folder?a=1&b=%3F?" => "/sub%20folder/?a=1&b=%3F?",
+      "//sub%20folder?" => "/sub%20folder/" }.each do |target, location|
+      answer = get(server, target)
+      expect([target, answer.status, answer["location"]]).to eq([target, 301, location])
+    end
     expect(get(server, "/sub%20folder/").body).to include('<a href="../">../</a>')
     { "OPTIONS" => 200, "POST" => 405 }.each do |method, status|
       answer = get(server, "/sub%20folder/", method)
