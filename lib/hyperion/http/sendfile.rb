@@ -137,19 +137,28 @@ module Hyperion
           ENV["HYPERION_HTTP_SPLICE"] == "1" && splice_supported? && !Native.splice_marked_unsupported?
         end
 
-        # What {copy_to_socket} and {copy_to_socket_blocking} did in this process so far, and in the one it was
-        # forked from before that. Counters are not read at one instant: a response may be counted, and its
-        # bytes not yet.
+        # What was sent in this process so far, and in the one it was forked from before that. Counters are not
+        # read at one instant: a response may be counted, and its bytes not yet.
         #
-        # @return [Hash{Symbol=>Hash, Integer}] `responses` (those sent whole) and `bytes` (of regions,
-        #   those of failed responses too), each by route (:small, :sendfile, :splice, :memory, :ktls,
-        #   :tls_userspace, :userspace, and :frames, DATA frames to plain descriptors); `waits` (for room in
-        #   a socket that took nothing; a fiber comes to that rarely, since it waits after what was taken in
-        #   part, too, which is not counted),
-        #   `fallbacks` (to another route, because the kernel would not go on by this one), `timeouts`,
-        #   `truncations`
+        # - `responses`: those sent whole, by route. A call of {copy_to_socket} is one; a call of {copy_data_frames}
+        #   is, if it has `end_stream`; a {FileBody} is one, whatever it consists of.
+        # - `bytes`: of regions, those of failed responses too, by route. The routes are :small, :sendfile, :splice,
+        #   :memory, :ktls, :tls_userspace, :userspace, and :frames (DATA frames to plain descriptors).
+        # - `waits`: how often a write moved nothing, since the socket had no room. Fibers rarely see that: they
+        #   wait after every partial write, too, and those waits are not counted.
+        # - `fallbacks`: changes to another route, because the kernel would not go on by this one.
+        # - `timeouts`, `truncations`: of {TimeoutError} and {TruncatedError}.
+        #
+        # @return [Hash{Symbol=>Hash, Integer}]
         def stats
           Stats.snapshot
+        end
+
+        # A region that is not the last of its response: {stats} counts its bytes alone.
+        # @api private
+        def copy_part(out, file, offset, len, head:, timeout:)
+          by_route(Waiters.current, nil, out, file, offset, len, head, timeout, nil, ends_response: false)
+          take_turns(len)
         end
 
         # @api private
@@ -199,7 +208,8 @@ module Hyperion
         end
 
         # @param moved [Integer, nil] bytes of head and region that are out already; nil: nothing was tried
-        def by_route(waiter, moved, out, file, offset, len, head, timeout, progress)
+        # @param ends_response [Boolean] whether it is the last, or only, region of its response
+        def by_route(waiter, moved, out, file, offset, len, head, timeout, progress, ends_response: true)
           transfer = transfer_of(out, file, offset, len, head, timeout, progress)
           transfer.advance_through_head(moved) if moved
           flush(out, transfer, waiter)
@@ -213,7 +223,8 @@ module Hyperion
 
           raise Progress.tell(e, of_body(moved, head, len), len, begun: moved && moved != 0)
         ensure
-          Stats.response(transfer.route, transfer.sent, whole || transfer.complete?, e) if transfer
+          ended = ends_response && (whole || transfer&.complete?)
+          Stats.response(transfer.route, transfer.sent, ended, e) if transfer
         end
 
         def transfer_of(out, file, offset, len, head, timeout, progress)

@@ -43,16 +43,16 @@ module Hyperion
         # @see https://www.rfc-editor.org/rfc/rfc9113#section-6.1 RFC 9113, 6.1
         def copy_data_frames(out, source, offset, len, stream_id:, max_frame_size: DATA_FRAME_SIZE, end_stream: true,
                              padding: 0, head: nil, timeout: :io, &progress)
-          transfer = DataFrames::Cursors.take
+          transfer = DataFrames::Cursors.take(end_stream)
           small = progress.nil? && padding.eql?(0) &&
                   transfer.frames.set_small(source, offset, len, stream_id, max_frame_size, end_stream)
-          moved = frames_at_once(transfer.frames, out, source, len, head, timeout) if small
+          moved = frames_at_once(transfer, out, source, len, head, timeout) if small
           unless moved == true
             unless moved
               kind = Arguments.check_frames(out, source, offset, len, head, timeout,
                                             stream_id:, max_frame_size:, padding:, end_stream:)
               memory = DataFrames.memory(source, offset, len)
-              transfer = DataFrames::KtlsTransfer.new if kind == :ktls
+              transfer = DataFrames::KtlsTransfer.new(end_stream) if kind == :ktls
               transfer.frames.set(memory, offset, len, stream_id, max_frame_size, padding, end_stream)
             end
             deliver_frames(transfer, kind, moved, out, source, offset, head, timeout, progress)
@@ -88,7 +88,8 @@ module Hyperion
         # A few frames of a file, which is what a server with many streams sends most: one call and no object.
         #
         # @return [true, Array, nil] as {Native.frames_at_once}
-        def frames_at_once(frames, out, source, len, head, timeout)
+        def frames_at_once(transfer, out, source, len, head, timeout)
+          frames = transfer.frames
           sent = of_head = 0
           head_size = head.to_s.bytesize
           moved = Native.frames_at_once(frames, out, source, head, timeout) do |bytes, head_bytes|
@@ -97,7 +98,7 @@ module Hyperion
           end
           return moved unless moved == true
 
-          Stats.response(:frames, len, true, nil)
+          Stats.response(:frames, len, transfer.ends_response, nil)
           take_turns(len)
           true
         rescue Errno::ESPIPE
@@ -151,7 +152,8 @@ module Hyperion
                               begun: transfer.begun?, torn: transfer.torn?)
         ensure
           transfer.leave unless whole
-          Stats.response(transfer.route, transfer.sent_of_region, whole || transfer.complete?, e)
+          Stats.response(transfer.route, transfer.sent_of_region,
+                         transfer.ends_response && (whole || transfer.complete?), e)
         end
       end
 
@@ -163,10 +165,13 @@ module Hyperion
         # The cursor over the wire: what it counts are frames with all that belongs to them.
         module Framed
           attr_reader :frames, :region_length
+          # For {Stats}: whether the response ends with these frames.
+          attr_accessor :ends_response
 
           # Not in use yet.
-          def initialize
+          def initialize(ends_response)
             @frames = Native::Frames.new
+            @ends_response = ends_response
           end
 
           # To a region that its frames have been told of.
@@ -239,8 +244,12 @@ module Hyperion
           SPARE = 16 # for one thread, whose fibers may be in as many calls
           private_constant :KEY, :SPARE
 
-          def self.take
-            Thread.current.thread_variable_get(KEY)&.pop || Transfer.new
+          def self.take(ends_response)
+            spare = Thread.current.thread_variable_get(KEY)&.pop
+            return Transfer.new(ends_response) unless spare
+
+            spare.ends_response = ends_response
+            spare
           end
 
           # To be used again only after success: of another, something may still be under way.

@@ -22,7 +22,7 @@ module Hyperion
 
         # @param route [Symbol, nil] one of ROUTES; nil: it came to none
         # @param bytes [Integer] of the region that went out
-        # @param whole [Boolean] whether that is all of it
+        # @param whole [Boolean] whether its response ends with it, and all of it is out
         # @param error [Exception, nil] what it failed of
         def response(route, bytes, whole, error)
           if error

@@ -121,6 +121,41 @@ RSpec.describe Hyperion::Http::Sendfile, ".stats", needs: :sendfile do
     end
   end
 
+  it "counts one response for DATA frames in many calls, where the stream ends" do
+    { pipe: :frames, writer: :userspace }.each do |kind, route|
+      [nil, ->(_) {}].each do |progress| # in one attempt, and reported on
+        channel = channel(kind)
+        channel.read
+        changed = counted do
+          [[0, 100_000, false], [100_000, 50_000, false], [150_000, 10, true]].each do |offset, len, end_stream|
+            S.copy_data_frames(channel.out, payload_file(200_000), offset, len, stream_id: 1, end_stream: end_stream,
+                               &progress)
+          end
+        end
+        expect(changed.except(:waits)).to eq(responses: { route => 1 }, bytes: { route => 150_010 })
+      end
+    end
+  end
+
+  Waiters::ALL.each do |waiter|
+    it "counts one response for a body of several regions (#{waiter})" do
+      require "hyperion/http/sendfile/rack"
+      { [[0, 100_000]] => { sendfile: 1 },
+        ["boundary", [0, 100_000], "boundary", [200_000, 1_000], "end"] => { small: 1 },
+        [[10, 1_000], "boundary", [200_000, 100_000]] => { sendfile: 1 },
+        %w[text alone] => { small: 1 } }.each do |segments, responses|
+        channel = channel(:tcp)
+        reader = channel.read
+        body = S::FileBody.new(payload_file(300_000), segments, timeout: 30)
+        changed = counted { start_under(waiter) { body.copy_to(channel.out) }.value }
+        channel.finish
+        expect(reader.result.bytesize).to eq(body.bytesize)
+        expect(changed.fetch(:responses)).to eq(responses)
+        expect(changed.fetch(:bytes, {}).values.sum).to eq(segments.grep(Array).sum(&:last))
+      end
+    end
+  end
+
   it "loses no count between threads" do
     channels = Array.new(4) { channel(:unix) }
     file = payload_file(100)

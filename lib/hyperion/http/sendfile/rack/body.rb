@@ -102,13 +102,14 @@ module Hyperion
           length
         end
 
-        # A String joins the region behind it.
+        # A String joins the region behind it. The last call is the one that counts as a response.
         def send_segments(socket, head)
-          @segments.each do |segment|
+          @segments.each.with_index(1) do |segment, count|
             if String === segment
               head = head ? head.b << segment.b : segment
             else
-              Sendfile.copy_to_socket(socket, @file, *segment, head: head, timeout: @timeout)
+              by = count == @segments.size ? :copy_to_socket : :copy_part
+              Sendfile.public_send(by, socket, @file, *segment, head: head, timeout: @timeout)
               head = nil
             end
           end
