@@ -78,7 +78,7 @@ discard = have_func("sigtimedwait", "signal.h") ? "discard_sigtimedwait" : "disc
 
 $defs << "-D_GNU_SOURCE" << "-D_FILE_OFFSET_BITS=64"
 sources = %w[hyperion_sendfile native arguments gvl data_frames records
-             owned transfer signals buffered small nagle stats framed frames] +
+             owned transfer signals buffered small switch nagle stats framed frames] +
           [preadv, memory, "region_#{region}", "os_#{os}", splice, queue, ktls, resident, cached, cork, wait, discard]
 $srcs = sources.map { |name| "#{name}.c" }
 folders = %w[ruby core os os/linux os/darwin os/freebsd os/portable]

@@ -111,7 +111,7 @@ splice_attempt(struct hs_call *call)
 static VALUE
 sendfile_copy(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len)
 {
-    struct hs_call call = region_call(out, in, offset, len, hs_os_sendfile);
+    struct hs_call call = region_call(out, in, offset, len, hs_kernel_method(hs_os_sendfile));
 
     (void)self;
     return one_attempt(&call);
@@ -171,7 +171,8 @@ sendfile_copy_small(int argc, VALUE *argv, VALUE self)
 static VALUE
 sendfile_copy_splice(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len)
 {
-    struct hs_call call = region_call(out, in, offset, len, hs_splice_by_own_pipe);
+    struct hs_call call =
+        region_call(out, in, offset, len, hs_kernel_method(hs_splice_by_own_pipe));
 
     (void)self;
     return splice_attempt(&call);
@@ -189,7 +190,7 @@ static VALUE
 sendfile_copy_splice_into_pipe(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len,
                                VALUE pipe_r, VALUE pipe_w)
 {
-    struct hs_call call = region_call(out, in, offset, len, hs_splice);
+    struct hs_call call = region_call(out, in, offset, len, hs_kernel_method(hs_splice));
 
     (void)self;
     call.transfer.pipe_r = hs_pipe_descriptor(pipe_r, "pipe_r");
@@ -335,6 +336,36 @@ sendfile_keep_gvl_p(VALUE self)
     return atomic_load(&keep_gvl) ? Qtrue : Qfalse;
 }
 
+/*
+ * call-seq:
+ *   Hyperion::Http::Sendfile.sendfile_enabled = true or false
+ *
+ * Whether sendfile(2) and splice(2) may be used, from the next call on. For file systems that deliver wrong or
+ * stale bytes by them, as shared folders of virtual machines, NFS, SMB and FUSE have done: where it is off,
+ * everything is read into memory and sent from there, and ::copy, ::copy_splice and ::copy_splice_into_pipe answer
+ * +:unsupported+. On unless the environment has HYPERION_HTTP_SENDFILE=0.
+ */
+static VALUE
+sendfile_set_sendfile_enabled(VALUE self, VALUE enabled)
+{
+    (void)self;
+    hs_kernel_copies_set(RTEST(enabled));
+    return enabled;
+}
+
+/*
+ * call-seq:
+ *   Hyperion::Http::Sendfile.sendfile_enabled? -> true or false
+ *
+ * Whether this build has sendfile(2), and it is not switched off: see ::sendfile_enabled=.
+ */
+static VALUE
+sendfile_sendfile_enabled_p(VALUE self)
+{
+    (void)self;
+    return hs_os_supported() && hs_kernel_copies() ? Qtrue : Qfalse;
+}
+
 bool
 hs_splice_marked_unsupported(void)
 {
@@ -385,6 +416,8 @@ Init_hyperion_sendfile(void)
     rb_define_singleton_method(mSendfile, "small_file_threshold", sendfile_small_file_threshold, 0);
     rb_define_singleton_method(mSendfile, "keep_gvl=", sendfile_set_keep_gvl, 1);
     rb_define_singleton_method(mSendfile, "keep_gvl?", sendfile_keep_gvl_p, 0);
+    rb_define_singleton_method(mSendfile, "sendfile_enabled=", sendfile_set_sendfile_enabled, 1);
+    rb_define_singleton_method(mSendfile, "sendfile_enabled?", sendfile_sendfile_enabled_p, 0);
 
     hs_init_native(mSendfile);
 }

@@ -102,6 +102,14 @@ struct hs_moved hs_send_head(const struct hs_transfer *transfer, bool more);
 struct hs_moved hs_split(const struct hs_transfer *transfer, off_t sent, int err);
 bool hs_never_blocks(int fd);
 
+/*
+ * switch.c: whether sendfile and splice may be used. _method: the given one of these, or where it is switched
+ * off one that refuses everything.
+ */
+void hs_kernel_copies_set(bool on);
+bool hs_kernel_copies(void);
+hs_method *hs_kernel_method(hs_method *method);
+
 /* small.c */
 hs_method *hs_small_method(const struct hs_transfer *transfer);
 

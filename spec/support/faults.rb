@@ -358,6 +358,29 @@ module Faults
       S.stats
     end
 
+    # A transfer where sendfile is switched off, and where it and splice fail if they are called all the same; with
+    # +frames+, of DATA frames of that size.
+    def without_sendfile(size:, waiter:, kind:, head: nil, frames: nil)
+      S.sendfile_enabled = false
+      enable_splice(true)
+      channel = channel(kind)
+      reader = channel.read
+      file = payload_file(size)
+      arm(%i[sendfile fill drain].to_h { |call| [call, Rule.new(:fail, Errno::EIO::Errno, 0, ALWAYS)] }, channel, file)
+      before = S.stats
+      sender = start_under(waiter) do
+        next S.copy_to_socket(channel.out, file, 0, size, head: head) unless frames
+
+        S.copy_data_frames(channel.out, file, 0, size, stream_id: 1, max_frame_size: frames, head: head)
+      end
+      said, error = outcome(sender)
+      routes = S.stats[:responses].reject { |route, count| count == before[:responses][route] }.keys
+      fallbacks = S.stats[:fallbacks] - before[:fallbacks]
+      report(said: said, error: error, routes: routes, fallbacks: fallbacks, received: received_over(channel, reader))
+    ensure
+      S.sendfile_enabled = true
+    end
+
     # One call of a primitive that suffers +faults+, to a socket that takes it all.
     def primitive(name:, size:, faults:, kind: :tcp)
       channel = channel(kind)

@@ -23,5 +23,5 @@ sendfile_or_buffered(const struct hs_transfer *t)
 hs_method *
 hs_small_method(const struct hs_transfer *t)
 {
-    return t->length <= BUFFERED_UP_TO ? hs_buffered : sendfile_or_buffered;
+    return t->length <= BUFFERED_UP_TO || !hs_kernel_copies() ? hs_buffered : sendfile_or_buffered;
 }

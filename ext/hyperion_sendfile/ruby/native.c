@@ -21,7 +21,7 @@ method_named(VALUE name, const struct hs_frames *frames)
     ID id = SYM2ID(name);
 
     if (frames && frames->memory) return hs_frames_in_place;
-    if (id == id_sendfile) return frames ? hs_frames_sendfile : hs_os_sendfile;
+    if (id == id_sendfile) return hs_kernel_method(frames ? hs_frames_sendfile : hs_os_sendfile);
     if (id == id_buffered) return frames ? hs_frames_buffered : hs_buffered;
     if (id == id_head) return hs_head_alone;
     rb_raise(rb_eArgError, "no such method: %" PRIsVALUE, name);
@@ -310,8 +310,9 @@ copy_small_at_once(VALUE out, VALUE in, VALUE offset, VALUE len, VALUE head)
 static bool
 in_one_go(VALUE offset, VALUE head, VALUE blocking)
 {
-    return (RTEST(blocking) || NIL_P(rb_fiber_scheduler_current())) && FIXNUM_P(offset) &&
-           FIX2LONG(offset) >= 0 && (NIL_P(head) || RB_TYPE_P(head, T_STRING)) &&
+    return hs_kernel_copies() && (RTEST(blocking) || NIL_P(rb_fiber_scheduler_current())) &&
+           FIXNUM_P(offset) && FIX2LONG(offset) >= 0 &&
+           (NIL_P(head) || RB_TYPE_P(head, T_STRING)) &&
            !RTEST(rb_funcallv(sendfile, id_splice_runtime_supported_p, 0, NULL));
 }
 

@@ -48,6 +48,7 @@ module Hyperion
       private_constant :NATIVE_KINDS, :EXTENSION
 
       self.keep_gvl = true if ENV["HYPERION_HTTP_KEEP_GVL"] == "1"
+      self.sendfile_enabled = false if %w[0 false off no].include?(ENV["HYPERION_HTTP_SENDFILE"])
     end
   end
 end
@@ -116,7 +117,8 @@ module Hyperion
         end
 
         # By which route a destination is served. Only a real IO is native: an object that wraps one may
-        # be encrypting.
+        # be encrypting. Native is also what {sendfile_enabled=} has turned sendfile off for: it is read and written
+        # in C, then.
         #
         # @param out [Object] a destination, as for {copy_to_socket}
         # @return [Symbol] :native, :ktls, :tls_userspace or :userspace
@@ -130,11 +132,13 @@ module Hyperion
         end
 
         # Whether responses over {SPLICE_THRESHOLD} go by splice(2): this system has it, no kernel has
-        # said otherwise, and the operator asked for it by `HYPERION_HTTP_SPLICE=1`.
+        # said otherwise, and the operator asked for it by `HYPERION_HTTP_SPLICE=1`, and did not turn sendfile off.
         #
         # @return [Boolean]
+        # @see sendfile_enabled=
         def splice_runtime_supported?
-          ENV["HYPERION_HTTP_SPLICE"] == "1" && splice_supported? && !Native.splice_marked_unsupported?
+          ENV["HYPERION_HTTP_SPLICE"] == "1" && splice_supported? && !Native.splice_marked_unsupported? &&
+            sendfile_enabled?
         end
 
         # What was sent in this process so far, and in the one it was forked from before that. Counters are not

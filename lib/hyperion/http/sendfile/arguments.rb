@@ -84,12 +84,14 @@ module Hyperion
         end
 
         # Asked of the object itself, for ActiveSupport's `30.seconds` says that it is a Numeric, and behaves as one.
-        def check_timeout(timeout, name = "timeout", nothing: [nil, :io])
-          return if nothing.include?(timeout)
+        #
+        # @param others [Array] what is no number, and taken all the same
+        def check_timeout(timeout, others: [nil, :io])
+          return if others.include?(timeout)
           return if timeout.is_a?(Numeric) && timeout.real? && timeout >= 0
 
-          others = nothing.map { |value| ", or #{value.inspect}" }.join
-          raise ArgumentError, "#{name} must be a number of seconds, 0 or more#{others}, not #{timeout.inspect}"
+          allowed = others.map { |other| ", or #{other.inspect}" }.join
+          raise ArgumentError, "timeout must be a number of seconds, 0 or more#{allowed}, not #{timeout.inspect}"
         end
 
         # Whether the object is a stream to be written to. The `write` of a Pathname, and that of the classes IO and

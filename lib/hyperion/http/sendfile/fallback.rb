@@ -42,6 +42,14 @@ module Hyperion
           false
         end
 
+        # Without effect: nothing is sent by it.
+        def sendfile_enabled=(enabled); end
+
+        # @return [Boolean] false
+        def sendfile_enabled?
+          false
+        end
+
         %i[copy copy_small copy_splice copy_splice_into_pipe].each do |name|
           define_method(name) do |*|
             raise NotImplementedError, "Hyperion::Http::Sendfile.#{name} needs the C extension, which was not built"

@@ -113,11 +113,15 @@ module Hyperion
           return true if transfer.complete?
 
           advise(transfer) if fresh
+          (Sendfile.sendfile_enabled? && by_kernel(transfer, waiter)) ||
+            by(:memory, transfer) { Loop.run(transfer, waiter, step(:buffered, waiter)) }
+        end
+
+        def self.by_kernel(transfer, waiter)
           return true if splice?(transfer) && by(:splice, transfer) { SpliceStep.run(transfer, waiter) }
 
           sendfile = waiter.steps_wait? ? step(:sendfile, waiter) : COPY_IN_FIBER
-          by(:sendfile, transfer) { Loop.run(transfer, waiter, sendfile) } ||
-            by(:memory, transfer) { Loop.run(transfer, waiter, step(:buffered, waiter)) }
+          by(:sendfile, transfer) { Loop.run(transfer, waiter, sendfile) }
         end
 
         # @return [Boolean] false when the rest has to go by another way
@@ -149,7 +153,7 @@ module Hyperion
         def self.splice?(transfer)
           transfer.remaining > SPLICE_THRESHOLD && Sendfile.splice_runtime_supported?
         end
-        private_class_method :by, :copy_small, :advise, :splice?
+        private_class_method :by, :by_kernel, :copy_small, :advise, :splice?
       end
     end
   end

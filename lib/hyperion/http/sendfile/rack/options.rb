@@ -34,9 +34,8 @@ module Hyperion
         end
 
         def timeout(value)
-          return value if value.nil? || (Numeric === value && value.real? && value >= 0)
-
-          raise ArgumentError, "timeout must be seconds or nil, not #{value.inspect}"
+          Arguments.check_timeout(value, others: [nil])
+          value
         end
 
         # @param value [String, #to_path, #to_str]
