@@ -107,7 +107,7 @@ hs_send_without_waiting(int fd, struct iovec *pieces, int count, bool more)
 
     if (MSG_NOSIGNAL == 0) hs_signals_hold_pipe(&signals);
     sent = send_pieces(fd, pieces, count, MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0));
-    err = errno;
+    err = errno == EPROTOTYPE ? EPIPE : errno; /* macOS, while the socket is being taken down */
     hs_signals_release(&signals);
     if (sent < 0 && err == ENOTSOCK) return write_without_waiting(fd, pieces, count);
     errno = err;

@@ -41,7 +41,8 @@ came_first(int err)
 
 /*
  * The count goes in and comes out by one variable. Going in, 0 would mean "to the end of the file"; a call
- * that is refused early enough leaves it as it was. A peer that has reset the connection is told as ENOTCONN.
+ * that is refused early enough leaves it as it was. A peer that has reset the connection is told as ENOTCONN,
+ * and as EPROTOTYPE while the socket is being taken down.
  */
 struct hs_moved
 hs_os_sendfile(const struct hs_transfer *t)
@@ -60,7 +61,7 @@ hs_os_sendfile(const struct hs_transfer *t)
     if (came_first(err) && count == chunk) count = 0;
     return (struct hs_moved){
         .body = count,
-        .err = err == ENOTCONN ? EPIPE : err,
+        .err = err == ENOTCONN || err == EPROTOTYPE ? EPIPE : err,
         .refused = hs_is_refusal(err),
     };
 }

@@ -167,6 +167,16 @@ RSpec.describe Hyperion::Http::Sendfile, "refused by the kernel" do
       end
     end
 
+    it "tells of a peer that is gone in macOS's words, too" do
+      { 1_000 => 0, size => 1 }.to_a.product(waiters).each do |(bytes, skip), waiter|
+        faults = { sendfile: fail_with.call(Errno::EINVAL), sendmsg: fail_with.call(Errno::EPROTOTYPE, skip: skip) }
+        report = Faults.run(:deliver, size: bytes, head: head, waiter: waiter, faults: faults)
+        expect(report[:fired][:sendmsg]).to be_positive
+        sent = [report[:received].bytesize - head.bytesize, 0].max
+        expect(report[:error]).to include(class: "Errno::EPIPE", sent: sent)
+      end
+    end
+
     it "sends a small body by memory" do
       refusals.each do |errno|
         report = Faults.run(:primitive, name: :copy_small, size: 60_000, faults: { sendfile: fail_with.call(errno) })
