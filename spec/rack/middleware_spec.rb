@@ -55,6 +55,19 @@ RSpec.describe S::Middleware do
     expect([answer.segments, answer.file.path]).to eq([[[0, size]], path])
   end
 
+  it "takes a Pathname, as of Rails.root.join" do
+    answer = response(200, headers, file_like.new(Pathname(path))).last
+    expect([answer.segments, answer.file.path]).to eq([[[0, size]], path])
+  end
+
+  it "says what its options can be" do
+    ["30", -1, :long, Float::NAN].each do |timeout|
+      expect { described_class.new(proc {}, timeout: timeout) }.to raise_error(ArgumentError, /\Atimeout/)
+    end
+    expect { described_class.new(nil) }.to raise_error(ArgumentError, /\Aapp/)
+    expect(described_class.new(proc {}, timeout: nil)).to be_a(described_class)
+  end
+
   it "leaves no file open when its thread is killed" do
     app = described_class.new(->(_) { [200, headers, body] })
     expect(kill_after_open { app.call({}) }).to be_closed
@@ -119,7 +132,7 @@ RSpec.describe S::Middleware do
     it("bodies of other kinds") { leave(200, headers, ["x" * size]) }
     it("a path that is nil") { leave(200, headers, file_like.new(nil)) }
     it("a file that is not there") { leave(200, headers, file_like.new("#{path}-none")) }
-    it("what is no path") { ["\0", 7, Object.new].each { |path| leave(200, headers, file_like.new(path)) } }
+    it("what is not a path") { ["\0", 7, Object.new].each { |path| leave(200, headers, file_like.new(path)) } }
     it("a folder") { leave(200, headers, file_like.new(Payload.dir)) }
     it("a length that is not the file's") { leave(200, headers.merge("content-length" => "5"), body) }
     it("a range that is not the body's") { leave(206, headers.merge("content-range" => "bytes 0-9/#{size}"), body) }

@@ -57,7 +57,7 @@ module Hyperion
               raise ArgumentError, "headers: #{name.inspect} is not the name of a header"
             end
 
-            [name.downcase.freeze, field(name, value)]
+            [name.downcase.freeze, field("headers: #{name}", value)]
           end
         end
 
@@ -66,7 +66,7 @@ module Hyperion
           return value.map { |each| field(name, each) }.freeze if Array === value
           return value.dup.freeze if String === value && !value.b.match?(NOT_IN_FIELD)
 
-          raise ArgumentError, "headers: #{name} must be a String without control characters, not #{value.inspect}"
+          raise ArgumentError, "#{name} must be a String without control characters, not #{value.inspect}"
         end
       end
       private_constant :Options

@@ -67,7 +67,7 @@ module Hyperion
           # @return [IO, nil] nil: the body has to go through the server, since it is one whose ways are not
           #   known in this version, its connection is encrypted, or there will be no body
           def for(env)
-            return if env["REQUEST_METHOD"] == "HEAD"
+            return if env["REQUEST_METHOD"] == "HEAD" || elsewhere?
 
             server = SERVERS.find { |each| env.key?(each.key) }
             return falcons(env) unless server
@@ -93,6 +93,11 @@ module Hyperion
           end
 
           private
+
+          # No known server calls an app in another Ractor than the first; and there, {SERVERS} can't be read.
+          def elsewhere?
+            defined?(::Ractor) && !Ractor.main.equal?(Ractor.current)
+          end
 
           # Falcon iterates bodies otherwise, and {Falcon} never does: that asks a {FileBody} for its regions.
           def falcons(env)

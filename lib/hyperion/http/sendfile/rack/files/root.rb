@@ -28,12 +28,12 @@ module Hyperion
           # While another process has a lease on a file (fcntl(2), F_SETLEASE), opening it fails. The kernel asks for
           # the lease, and takes it after /proc/sys/fs/lease-break-time, by default 45 seconds.
           LEASE_PAUSE = 0.02
-          LEASE_TRIES = 3_000
+          LEASE_WAIT = 60
           # These need not be the size: files of /proc have 0, and those of sysfs have a page, whatever is in them.
           UNSURE = [0, 4096, 16_384, 65_536].freeze
           # Bytes up to which such a file is read at once.
           AT_ONCE = 64 * 1024
-          private_constant :DESCRIPTORS, :DELETED, :TRIES, :LEASE_PAUSE, :LEASE_TRIES, :UNSURE, :AT_ONCE
+          private_constant :DESCRIPTORS, :DELETED, :TRIES, :LEASE_PAUSE, :LEASE_WAIT, :UNSURE, :AT_ONCE
 
           # @return [String] the directory, absolute, as it was named
           attr_reader :path
@@ -77,8 +77,7 @@ module Hyperion
           #   size is not what the system says, and then so is a size of which it is known only that it is large. nil:
           #   there is no regular file of that name
           def self.open(path)
-            file = nil
-            tries = 0
+            file = deadline = nil
             # The other end of a FIFO, and many a device, can tell that it is opened.
             return unless File.stat(path).file?
 
@@ -86,7 +85,8 @@ module Hyperion
               # Interrupted (by Timeout, while a disk is slow), File.new never closes what it has opened.
               Thread.handle_interrupt(Transfer::NEVER) { file = File.new(path, FLAGS) }
             rescue Errno::EWOULDBLOCK
-              raise if (tries += 1) > LEASE_TRIES
+              deadline ||= now + LEASE_WAIT
+              raise if now > deadline
 
               sleep(LEASE_PAUSE)
               retry
@@ -122,10 +122,14 @@ module Hyperion
             content
           end
 
+          def self.now
+            Process.clock_gettime(Process::CLOCK_MONOTONIC)
+          end
+
           def self.nanoseconds(time)
             (time.to_i * Identity::NANOSECONDS) + time.nsec
           end
-          private_class_method :found, :read_out, :nanoseconds
+          private_class_method :found, :read_out, :now, :nanoseconds
 
           private
 
