@@ -234,11 +234,13 @@ module Hyperion
         def transfer_of(out, file, offset, len, head, timeout, progress)
           kind = Arguments.check(out, file, offset, len, head, timeout)
           source = Sources.descriptor(file, offset)
-          len = Sources.length_to_end(source, offset) if len.nil? && source
+          to_end = len.nil? && source
+          len = Sources.length_to_end(source, offset) if to_end
           timeout = own_timeout(out) if timeout == :io
           cursor = kind == :ktls ? Ktls::Transfer : Transfer
           transfer = cursor.new(out, source || file, offset, len, head, timeout, progress)
           transfer.native = source && len && NATIVE_KINDS.include?(kind)
+          transfer.to_end = to_end
           transfer
         end
 

@@ -316,7 +316,7 @@ module Hyperion
 
           transfer.route = :frames
           return if transfer.frames.payload >= SENDFILE_FROM &&
-                    Loop.run(transfer, waiter, NativeRoute.step(:sendfile, waiter))
+                    Loop.run(transfer, waiter, NativeRoute.step(:sendfile, waiter), last: false)
 
           Loop.run(transfer, waiter, NativeRoute.step(:buffered, waiter)) or raise Errno::ESPIPE
         end

@@ -76,6 +76,13 @@ module Hyperion
             Native.ktls_writable?(out)
           end
 
+          # The record may have been kept open for more.
+          def end_here
+            ended = super
+            close_record if ended
+            ended
+          end
+
           # Runs the routes. However they end, no byte that was sent with MSG_MORE stays behind in a record
           # that nothing would close; and what a file had before its end is let go of as a whole file is.
           def guarded(waiter)

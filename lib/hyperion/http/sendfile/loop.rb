@@ -9,9 +9,10 @@ module Hyperion
         # A step moves what it can, advances the transfer and answers a status: those of
         # {Sendfile.copy}, or :want_read (TLS has to hear from the peer first) or :timeout.
         #
+        # @param last [Boolean] whether there is no other way behind the step's; it is believed about the end of a file
         # @return [Boolean] true when the region is out; false when the step's way is not supported and
         #   the rest has to go by another
-        def self.run(transfer, waiter, step)
+        def self.run(transfer, waiter, step, last: true)
           until transfer.complete?
             waiter.prepare(transfer)
             transfer.look_for_hangup
@@ -22,9 +23,9 @@ module Hyperion
             when :unsupported then return false
             when :timeout then raise transfer.timed_out
             when :eof
-              break if transfer.open_ended?
+              return false if !last && transfer.end_in_doubt?
 
-              raise transfer.truncated
+              transfer.end_here or raise transfer.truncated
             end
           end
           true

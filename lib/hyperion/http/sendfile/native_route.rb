@@ -74,7 +74,7 @@ module Hyperion
           def self.run(transfer, waiter)
             Native.with_pipe do |*descriptors|
               pipe = %w[rb wb].zip(descriptors).map { |mode, number| IO.for_fd(number, mode, autoclose: false) }
-              Loop.run(transfer, waiter, new(*pipe))
+              Loop.run(transfer, waiter, new(*pipe), last: false)
             ensure
               pipe&.each(&:close) # for who has kept them: the descriptors are not theirs
             end
@@ -121,7 +121,7 @@ module Hyperion
           return true if splice?(transfer) && by(:splice, transfer) { SpliceStep.run(transfer, waiter) }
 
           sendfile = waiter.steps_wait? ? step(:sendfile, waiter) : COPY_IN_FIBER
-          by(:sendfile, transfer) { Loop.run(transfer, waiter, sendfile) }
+          by(:sendfile, transfer) { Loop.run(transfer, waiter, sendfile, last: false) }
         end
 
         # @return [Boolean] false when the rest has to go by another way

@@ -17,6 +17,8 @@ module Hyperion
         attr_reader :out, :file, :length, :head, :head_sent, :sent, :timeout, :idle
         # Whether the kernel may be asked to move the bytes by itself.
         attr_writer :native
+        # Whether the length is what the file said of its size, and not what the caller wants.
+        attr_writer :to_end
         # Whether nobody knows how much was taken of what was given last: see {#in_doubt}.
         attr_writer :in_doubt
         # By which way it goes: one of {Stats::ROUTES}; nil before that is decided.
@@ -44,7 +46,7 @@ module Hyperion
           @progress = progress
           @idle = @patient = 0
           @io = @route = @queued = nil
-          @in_doubt = @uninterrupted = false
+          @in_doubt = @uninterrupted = @to_end = false
           @resident_until = offset
           start
         end
@@ -132,9 +134,21 @@ module Hyperion
           @sent.positive? || @head_sent.positive? || @in_doubt
         end
 
-        # Whether the region ends where the source does, so that its end is no error.
-        def open_ended?
-          @length.nil?
+        # Ends the region where the source does, before its length, if that was no promise: the caller named none,
+        # and the size of the file is not known, or more than can be read (4,096 for every file of sysfs).
+        # @return [Boolean] false: the file was truncated
+        def end_here
+          return false unless @length.nil? || (@to_end && Native.regular_size(@file).to_i > position)
+
+          @length = @sent
+          true
+        end
+
+        # Whether a zero from sendfile need not be the end of the file: it goes by the size that the file says it has,
+        # and for some (FUSE, /proc) only a read knows.
+        def end_in_doubt?
+          size = @file && Native.regular_size(@file)
+          size ? size.zero? || (@to_end && size > position) : false
         end
 
         def report?
