@@ -70,7 +70,8 @@ resident = os == "linux" && have_const("RWF_NOWAIT", "sys/uio.h") ? "resident_pr
 cork = os == "linux" ? "cork" : "cork_none"
 queue = have_const("SIOCOUTQNSD", "linux/sockios.h") ? "queue" : "queue_none"
 cached = os == "linux" && have_const("RESOLVE_CACHED", "linux/openat2.h") ? "cached_openat2" : "cached_none"
-wait = have_func("ppoll", %w[signal.h poll.h]) ? "wait_ppoll" : "wait_poll"
+alarm = os == "linux" && have_const("SIGEV_THREAD_ID", "signal.h") ? "alarm_timer" : "alarm_none"
+have_library("rt", "timer_create", "time.h") # where libc does not have it
 preadv = have_func("preadv", "sys/uio.h") ? "read_preadv" : "read_pread"
 buffers = have_func("rb_io_buffer_get_bytes_for_reading", "ruby/io/buffer.h") # Ruby 3.2
 memory = buffers ? "memory_io_buffer" : "memory_string"
@@ -78,8 +79,8 @@ discard = have_func("sigtimedwait", "signal.h") ? "discard_sigtimedwait" : "disc
 
 $defs << "-D_GNU_SOURCE" << "-D_FILE_OFFSET_BITS=64"
 sources = %w[hyperion_sendfile native arguments gvl data_frames records
-             owned transfer signals buffered small switch nagle stats framed frames] +
-          [preadv, memory, "region_#{region}", "os_#{os}", splice, queue, ktls, resident, cached, cork, wait, discard]
+             owned transfer wait sigpipe buffered small switch nagle stats framed frames] +
+          [preadv, memory, "region_#{region}", "os_#{os}", splice, queue, ktls, resident, cached, cork, alarm, discard]
 $srcs = sources.map { |name| "#{name}.c" }
 folders = %w[ruby core os os/linux os/darwin os/freebsd os/portable]
 $VPATH.concat(folders.map { |folder| "$(srcdir)/#{folder}" })

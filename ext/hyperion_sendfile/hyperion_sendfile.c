@@ -9,7 +9,7 @@
  *   core/buffered.c, core/small.c, the os_*.c below os, os/linux/splice.c   the methods of moving bytes
  *   ruby/data_frames.c, core/frames.[hc], core/framed.c           a region as HTTP/2's DATA frames
  *   core/owned.c           the descriptors of a call
- *   core/signals.c, os/wait_*.c                    what a waiting thread needs
+ *   core/wait.c, core/sigpipe.c                    what a waiting thread needs
  *   ruby/records.c, os/linux/cork.c, core/nagle.c  TLS in userspace, by way of Ruby's OpenSSL
  *   os/linux/ktls.c        what a descriptor needs on which the kernel encrypts
  *   os/linux/queue.c       what the kernel has taken and not delivered
@@ -395,7 +395,7 @@ Init_hyperion_sendfile(void)
     int err;
 
     rb_ext_ractor_safe(true);
-    hs_signals_init();
+    hs_sigpipe_init();
     if ((err = hs_owned_init()) != 0) rb_syserr_fail(err, "pthread_atfork");
     intern_names();
 

@@ -81,6 +81,8 @@ struct hs_transfer {
     size_t head_sent;
     int64_t deadline_ns; /* of the byte that is due next; 0: not yet begun */
     int interruptions;   /* in a row, of the system call itself */
+    off_t chunk;         /* of the next system call, by how long the last one took; 0: nothing is known */
+    bool stands_in;      /* the method is one that never waits, for sendfile */
     int queued;          /* what the kernel had yet to deliver at the last look; -1: not known */
     enum hs_status status;
     int err;
@@ -89,6 +91,7 @@ struct hs_transfer {
 /* transfer.c */
 void hs_transfer_run(struct hs_transfer *transfer);
 off_t hs_next_chunk(const struct hs_transfer *transfer);
+bool hs_wanted(const struct hs_transfer *transfer); /* for methods that make many system calls */
 bool hs_is_refusal(int err);
 int64_t hs_now_ns(void);
 
@@ -175,28 +178,39 @@ int hs_ktls_gone(int fd, bool *writable);
 void hs_ktls_close_record(int fd);
 
 /*
- * signals.c: while held, neither SIGPIPE nor Ruby's wake-up signal is delivered to this thread;
- * what the transfer raised itself is gone at the release.
+ * sigpipe.c: while held, SIGPIPE is not delivered to this native thread; what was raised meanwhile is gone at the
+ * release. Held only where the program does not ignore it.
  */
-struct hs_signals {
+struct hs_sigpipe {
     bool held;
-    bool sigpipe_was_pending;
+    bool was_pending;
     sigset_t before;
 };
-void hs_signals_init(void);
-void hs_signals_hold(struct hs_signals *signals);
-void hs_signals_hold_pipe(struct hs_signals *signals); /* SIGPIPE alone, and only if it does harm */
-void hs_signals_release(const struct hs_signals *signals);
+void hs_sigpipe_init(void);
+bool hs_sigpipe_does_harm(void);
+void hs_sigpipe_hold(struct hs_sigpipe *sigpipe);
+void hs_sigpipe_release(const struct hs_sigpipe *sigpipe);
 
 /* discard_sigtimedwait.c or discard_sigwait.c: takes back the SIGPIPE pending for this thread. */
 void hs_discard_sigpipe(void);
 
 /*
- * wait_ppoll.c or wait_poll.c: waits, at most timeout_ns (negative: for ever), until fd has one of
- * the events, or with a negative fd just for the time. 1: it has; 0: timed out; -1: errno, EINTR
- * when Ruby wants the thread. Signals are held on entry; those in `during` are what to hold meanwhile.
+ * wait.c: until fd has one of the events, at most timeout_ns (negative: for ever), or with a negative fd just for the
+ * time. 1: it has; 0: timed out; -1: errno, EINTR when a signal came.
  */
-int hs_wait(int fd, short events, int64_t timeout_ns, const sigset_t *during);
+int hs_wait(int fd, short events, int64_t timeout_ns);
+
+/*
+ * alarm_timer.c or alarm_none.c: ends a system call of this native thread that waits, after_ns from when it is set and
+ * then again and again. Between _begin and _end the thread gives no other thread its place.
+ */
+struct hs_alarm {
+    bool there;
+    void *timer;
+};
+void hs_alarm_begin(struct hs_alarm *alarm);
+void hs_alarm_set(const struct hs_alarm *alarm, int64_t after_ns);
+void hs_alarm_end(const struct hs_alarm *alarm);
 
 /* One of os_linux.c, os_darwin.c, os_freebsd.c, os_portable.c */
 hs_method hs_os_sendfile;

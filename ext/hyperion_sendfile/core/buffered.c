@@ -42,14 +42,14 @@ hs_never_blocks(int fd)
 static ssize_t
 write_holding_sigpipe(int fd, const struct iovec *pieces, int count)
 {
-    struct hs_signals signals = {0};
+    struct hs_sigpipe sigpipe = {0};
     ssize_t written;
     int err;
 
-    hs_signals_hold_pipe(&signals);
+    hs_sigpipe_hold(&sigpipe);
     written = writev(fd, pieces, count);
     err = errno;
-    hs_signals_release(&signals);
+    hs_sigpipe_release(&sigpipe);
     errno = err;
     return written;
 }
@@ -101,14 +101,14 @@ send_pieces(int fd, struct iovec *pieces, int count, int flags)
 ssize_t
 hs_send_without_waiting(int fd, struct iovec *pieces, int count, bool more)
 {
-    struct hs_signals signals = {0};
+    struct hs_sigpipe sigpipe = {0};
     ssize_t sent;
     int err;
 
-    if (MSG_NOSIGNAL == 0) hs_signals_hold_pipe(&signals);
+    if (MSG_NOSIGNAL == 0) hs_sigpipe_hold(&sigpipe);
     sent = send_pieces(fd, pieces, count, MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0));
     err = errno == EPROTOTYPE ? EPIPE : errno; /* macOS, while the socket is being taken down */
-    hs_signals_release(&signals);
+    hs_sigpipe_release(&sigpipe);
     if (sent < 0 && err == ENOTSOCK) return write_without_waiting(fd, pieces, count);
     errno = err;
     return sent;
@@ -200,7 +200,7 @@ read_and_send(const struct hs_transfer *t, reader *read)
         done += sent;
         if ((size_t)sent < asked) return hs_split(t, done, EAGAIN);
         head = 0;
-    } while (t->wait && done < end);
+    } while (t->wait && done < end && !hs_wanted(t));
     return hs_split(t, done, 0);
 }
 

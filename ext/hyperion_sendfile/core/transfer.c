@@ -10,8 +10,7 @@
 #include <time.h>
 
 /*
- * No more than this per system call: a socket that is drained as fast as it is filled never says
- * EAGAIN, and the kernel looks at no signal until the call returns. An attempt that does not wait may be
+ * No more than this per system call: a socket that is drained as fast as it is filled never says EAGAIN. An attempt that does not wait may be
  * an event loop's, whose other fibers wait for it; and with kernel TLS a call for a peer that is gone keeps
  * all of it in memory.
  */
@@ -26,6 +25,13 @@ static const int PAUSE_DOUBLINGS = 5;
 static const int INTERRUPTIONS = 16;
 
 static const int LOOKS_PER_TIMEOUT = 4;
+
+/*
+ * What one system call is asked for takes about so long, since some kernels hear of no signal before it returns: the
+ * source may be a slow disk, or one across a network. Below the least it is the kernel that reads ahead.
+ */
+static const int64_t CALL_NS = 50 * 1000 * 1000;
+static const off_t LEAST_CHUNK = 64 * 1024;
 
 static const int64_t NEVER = INT64_MAX;
 
@@ -57,7 +63,8 @@ off_t
 hs_next_chunk(const struct hs_transfer *t)
 {
     off_t remaining = t->length - t->sent;
-    off_t chunk = t->wait && !t->ktls ? CHUNK : SHORT_CHUNK;
+    off_t most = t->wait && !t->ktls ? CHUNK : SHORT_CHUNK;
+    off_t chunk = t->chunk > 0 && t->chunk < most ? t->chunk : most;
 
     if (remaining <= chunk) return remaining;
     return remaining < 2 * chunk ? remaining / 2 : chunk;
@@ -140,7 +147,7 @@ look_at_queue(struct hs_transfer *t)
 
 /* Until the socket takes bytes again. Returns the status to stop with, or HS_EAGAIN to go on. */
 static enum hs_status
-wait_for_room(struct hs_transfer *t, int *idle, int64_t slice_end, const sigset_t *during)
+wait_for_room(struct hs_transfer *t, int *idle, int64_t slice_end)
 {
     int64_t until = earlier(t->deadline_ns, slice_end);
     int64_t now = hs_now_ns();
@@ -155,10 +162,9 @@ wait_for_room(struct hs_transfer *t, int *idle, int64_t slice_end, const sigset_
     if (*idle > 1) {
         int64_t pause = FIRST_PAUSE_NS << (*idle < PAUSE_DOUBLINGS ? *idle : PAUSE_DOUBLINGS);
 
-        ready =
-            hs_wait(-1, 0, left < 0 ? pause : earlier(pause, left), during) < 0 ? -1 : left != 0;
+        ready = hs_wait(-1, 0, left < 0 ? pause : earlier(pause, left)) < 0 ? -1 : left != 0;
     } else {
-        ready = hs_wait(t->out_fd, POLLOUT, left, during);
+        ready = hs_wait(t->out_fd, POLLOUT, left);
     }
 
     if (ready > 0) {
@@ -176,11 +182,30 @@ wait_for_room(struct hs_transfer *t, int *idle, int64_t slice_end, const sigset_
     return now >= slice_end ? HS_INTERRUPTED : HS_EAGAIN;
 }
 
+/* The next system call is to take about CALL_NS, going by the last one. */
+static void
+adapt_chunk(struct hs_transfer *t, off_t moved, int64_t took)
+{
+    if (took > 2 * CALL_NS) {
+        t->chunk = moved / (took / CALL_NS);
+        if (t->chunk < LEAST_CHUNK) t->chunk = LEAST_CHUNK;
+    } else if (t->chunk > 0 && t->chunk < CHUNK && took < CALL_NS / 2) {
+        t->chunk *= 2;
+    }
+}
+
+bool
+hs_wanted(const struct hs_transfer *t)
+{
+    return t->wanted(t->thread);
+}
+
 static enum hs_status
 attempt(struct hs_transfer *t)
 {
     int gone = t->ktls ? hs_ktls_gone(t->out_fd, NULL) : 0;
     struct hs_moved moved = {.err = gone};
+    int64_t begun = t->wait ? hs_now_ns() : 0;
     enum hs_status status;
 
     if (!gone) moved = t->method(t);
@@ -192,6 +217,7 @@ attempt(struct hs_transfer *t)
         t->deadline_ns = after(t->timeout_ns);
         t->interruptions = 0;
     }
+    if (t->wait) adapt_chunk(t, moved.body, hs_now_ns() - begun);
     status = judge(t, &moved);
     return status == HS_INTERRUPTED && ++t->interruptions > INTERRUPTIONS ? HS_EAGAIN : status;
 }
@@ -207,37 +233,22 @@ run_once(struct hs_transfer *t)
     return status;
 }
 
-static enum hs_status
-run_waiting(struct hs_transfer *t, const sigset_t *during)
-{
-    int64_t slice_end = after(t->slice_ns);
-    int idle = 0; /* times in a row that the socket was ready, and then took nothing */
-
-    if (t->deadline_ns == 0) t->deadline_ns = after(t->timeout_ns);
-
-    for (;;) {
-        enum hs_status status = attempt(t);
-
-        /* A short count is no reason to wait yet: a reader that keeps pace has made room by now. */
-        if (status == HS_PARTIAL) {
-            if (t->report) return status;
-            idle = 0;
-            /* A reader that keeps pace never lets ppoll wait, and so never lets it be woken. */
-            if (t->wanted(t->thread)) return HS_INTERRUPTED;
-            if (slice_end != NEVER && hs_now_ns() >= slice_end) return HS_INTERRUPTED;
-        } else if (status == HS_EAGAIN) {
-            status = wait_for_room(t, &idle, slice_end, during);
-            if (status != HS_EAGAIN) return status;
-        } else {
-            return status;
-        }
-    }
-}
-
 static bool
 is_sendfile(hs_method *method)
 {
     return method == hs_os_sendfile || method == hs_frames_sendfile;
+}
+
+/*
+ * A destination in blocking mode is written to by what waits in no mode. Whoever shares the description may change
+ * the mode at any time, so it is looked at again after a wait.
+ */
+static void
+choose_method(struct hs_transfer *t)
+{
+    if (!is_sendfile(t->method) || hs_never_blocks(t->out_fd)) return;
+    t->method = t->frames ? hs_frames_buffered : hs_buffered;
+    t->stands_in = true;
 }
 
 /* All that it sends by are sends that raise no SIGPIPE. */
@@ -249,27 +260,104 @@ raises_none(hs_method *method)
 }
 
 /*
+ * The limit of a system call that waits after all: the mode has changed in the middle of it, or another writer took
+ * the room. The alarm ends it when the deadline has come, as that was when the alarm was set.
+ */
+struct limit {
+    struct hs_alarm alarm;
+    int64_t due;
+    int doublings; /* of the time that a slow source gets */
+};
+
+static void
+set_limit(const struct hs_transfer *t, struct limit *limit)
+{
+    if (limit->alarm.there == false) return;
+    limit->due = t->deadline_ns + (t->timeout_ns << limit->doublings) - t->timeout_ns;
+    hs_alarm_set(&limit->alarm, limit->due - hs_now_ns());
+}
+
+static void
+begin_limit(const struct hs_transfer *t, struct limit *limit)
+{
+    limit->due = NEVER;
+    if (t->deadline_ns == NEVER) return;
+    hs_alarm_begin(&limit->alarm);
+    set_limit(t, limit);
+}
+
+/*
+ * After a system call that a signal may have ended. HS_TIMEOUT: the peer kept it waiting. It is not to blame where
+ * it has room: then the source keeps us waiting, and is given more time, as a read may begin anew when it was ended.
+ */
+static enum hs_status
+look_at_limit(struct hs_transfer *t, struct limit *limit, enum hs_status status)
+{
+    if (limit->due == NEVER || hs_now_ns() < limit->due) return status;
+    if (status == HS_PARTIAL) {
+        limit->doublings = 0;
+    } else {
+        look_at_queue(t);
+        if (hs_now_ns() >= t->deadline_ns) {
+            if (hs_wait(t->out_fd, POLLOUT, 0) == 0) return HS_TIMEOUT;
+            if (limit->doublings < PAUSE_DOUBLINGS) limit->doublings++;
+            t->deadline_ns = after(t->timeout_ns);
+        }
+    }
+    set_limit(t, limit);
+    return status;
+}
+
+static enum hs_status
+run_waiting(struct hs_transfer *t, struct hs_sigpipe *sigpipe)
+{
+    struct limit limit = {.due = NEVER};
+    int64_t slice_end = after(t->slice_ns);
+    int idle = 0; /* times in a row that the socket was ready, and then took nothing */
+    enum hs_status status;
+
+    if (t->deadline_ns == 0) t->deadline_ns = after(t->timeout_ns);
+    begin_limit(t, &limit);
+
+    for (;;) {
+        status = attempt(t);
+        if (status == HS_PARTIAL || status == HS_INTERRUPTED) {
+            status = look_at_limit(t, &limit, status);
+        }
+        /* A short count is no reason to wait yet: a reader that keeps pace has made room by now. */
+        if (status == HS_PARTIAL) {
+            if (t->report) break;
+            idle = 0;
+            /* A reader that keeps pace never lets poll wait, and so never lets it be woken. */
+            if (hs_wanted(t)) status = HS_INTERRUPTED;
+            if (slice_end != NEVER && hs_now_ns() >= slice_end) status = HS_INTERRUPTED;
+        } else if (status == HS_EAGAIN) {
+            status = wait_for_room(t, &idle, slice_end);
+            choose_method(t);
+            if (!raises_none(t->method)) hs_sigpipe_hold(sigpipe);
+        }
+        if (status != HS_EAGAIN && status != HS_PARTIAL) break;
+    }
+    hs_alarm_end(&limit.alarm);
+    return status;
+}
+
+/*
  * Runs until there is something to say, which is in transfer->status; call again after
  * HS_INTERRUPTED.
  */
 void
 hs_transfer_run(struct hs_transfer *t)
 {
-    struct hs_signals signals = {0};
-    bool stands_in = is_sendfile(t->method) && !hs_never_blocks(t->out_fd);
+    struct hs_sigpipe sigpipe = {0};
 
     t->err = 0;
-    /* Whose writes wait in no mode. */
-    if (stands_in) t->method = t->frames ? hs_frames_buffered : hs_buffered;
-    if (t->wait) {
-        hs_signals_hold(&signals);
-    } else if (!raises_none(t->method)) {
-        hs_signals_hold_pipe(&signals);
-    }
-    t->status = t->wait ? run_waiting(t, &signals.before) : run_once(t);
-    if (stands_in && t->status == HS_FAILED && t->err == ESPIPE) t->status = HS_UNSUPPORTED;
+    choose_method(t);
+    if (!raises_none(t->method)) hs_sigpipe_hold(&sigpipe);
+    t->status = t->wait ? run_waiting(t, &sigpipe) : run_once(t);
+    if (t->stands_in && t->status == HS_FAILED && t->err == ESPIPE) t->status = HS_UNSUPPORTED;
     if (t->status == HS_DONE || t->status == HS_EOF || t->status == HS_FAILED) {
         hs_push(t->out_fd, t->status != HS_DONE); /* there may be no next byte to push these */
     }
-    hs_signals_release(&signals);
+    hs_sigpipe_release(&sigpipe);
 }

@@ -212,15 +212,12 @@ struct wait {
 };
 
 static void
-wait_holding_signals(void *data)
+wait_for_event(void *data)
 {
     struct wait *wait = data;
-    struct hs_signals signals = {0};
 
-    hs_signals_hold(&signals);
-    wait->ready = hs_wait(wait->fd, wait->events, wait->timeout_ns, &signals.before);
+    wait->ready = hs_wait(wait->fd, wait->events, wait->timeout_ns);
     wait->err = errno;
-    hs_signals_release(&signals);
 }
 
 /* Whether one of the events came within the timeout (nil: there is none). */
@@ -238,7 +235,7 @@ hs_wait_without_gvl(VALUE io, short events, VALUE timeout)
         if (!hs_region_guards_fd && (left < 0 || left > SLICE_NS)) left = SLICE_NS;
         wait.timeout_ns = left;
         wait.fd = hs_out_descriptor(io);
-        hs_region(wait_holding_signals, &wait, wait.fd);
+        hs_region(wait_for_event, &wait, wait.fd);
         if (wait.ready > 0) return true;
         if (wait.ready < 0 && wait.err != EINTR) rb_syserr_fail(wait.err, NULL);
         if (deadline != INT64_MAX && hs_now_ns() >= deadline) return false;

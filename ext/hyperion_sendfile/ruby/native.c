@@ -114,7 +114,7 @@ native_queued(VALUE self, VALUE io)
 static VALUE
 release_sigpipe(VALUE signals)
 {
-    hs_signals_release((const struct hs_signals *)signals);
+    hs_sigpipe_release((const struct hs_sigpipe *)signals);
     return Qnil;
 }
 
@@ -125,10 +125,10 @@ release_sigpipe(VALUE signals)
 static VALUE
 native_without_sigpipe(VALUE self)
 {
-    struct hs_signals signals = {0};
+    struct hs_sigpipe signals = {0};
 
     (void)self;
-    hs_signals_hold_pipe(&signals);
+    hs_sigpipe_hold(&signals);
     return rb_ensure(rb_yield, Qnil, release_sigpipe, (VALUE)&signals);
 }
 

@@ -47,7 +47,7 @@ struct step {
     bool offered;  /* OpenSSL was given something */
     bool in_doubt; /* and may have begun to send what it did not take of that */
     bool corked;
-    struct hs_signals signals;
+    struct hs_sigpipe sigpipe;
 };
 
 struct piece {
@@ -295,7 +295,7 @@ finish(VALUE argument)
     RB_FL_UNSET_RAW(s->buffer, RUBY_FL_FREEZE);
     /* What may have been closed for writing. */
     if (s->corked && !hs_closed(s->io)) hs_uncork(rb_io_descriptor(s->io));
-    hs_signals_release(&s->signals);
+    hs_sigpipe_release(&s->sigpipe);
     if (s->offered) rb_yield_values(2, OFFT2NUM(s->sent), s->in_doubt ? Qtrue : Qfalse);
     return Qnil;
 }
@@ -327,7 +327,7 @@ hs_send_records(VALUE ssl, VALUE io, VALUE in, off_t position, off_t end, VALUE 
         .status = HS_PARTIAL,
     };
 
-    hs_signals_hold_pipe(&step.signals);
+    hs_sigpipe_hold(&step.sigpipe);
     rb_ensure(run, (VALUE)&step, finish, (VALUE)&step);
     RB_GC_GUARD(head);
     return step.status;

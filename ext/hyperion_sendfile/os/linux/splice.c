@@ -69,6 +69,7 @@ hs_splice(const struct hs_transfer *t)
         if (drained == 0) return stopped(done, EIO); /* not the end of the file: bytes are queued */
         queued -= (int)drained;
         done += drained;
+        if (hs_wanted(t)) break;
     }
     return stopped(done, 0);
 }
