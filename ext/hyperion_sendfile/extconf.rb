@@ -1,8 +1,8 @@
 # frozen_string_literal: true
 
-# Probes what the system and this Ruby have, and compiles the one file for it out of each set of
-# alternatives, from the rooms ruby/, core/ and os/. Where nothing can be compiled (no compiler, JRuby, TruffleRuby) it writes a Makefile
-# that does nothing, and lib/ goes without the extension.
+# Probes what the system and this Ruby have, and compiles the one file for it out of each set of alternatives, from the
+# rooms ruby/, core/ and os/. Where nothing can be compiled (no compiler, JRuby, TruffleRuby) it writes a Makefile that
+# does nothing, and lib/ goes without the extension.
 #
 #   --enable-strict, or HYPERION_STRICT=1   all warnings, as errors
 #   HYPERION_PLATFORM=portable              as if the system had no sendfile; or linux, darwin, freebsd
