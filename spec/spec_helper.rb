@@ -7,6 +7,7 @@ require "rspec"
 
 S = Hyperion::Http::Sendfile
 
+require_relative "support/temporary_files"
 Dir[File.join(__dir__, "support", "*.rb")].each { |file| require file }
 
 RSpec.configure do |config|

@@ -150,7 +150,8 @@ module Faults
 
     # Runs Scenarios.name(...) in a child with the preloaded library.
     def run(name, *positional, **arguments)
-      (@preloaded ||= Preloaded.new).run(name, *positional, **arguments)
+      @preloaded = Preloaded.new unless @preloaded&.alive?
+      @preloaded.run(name, *positional, **arguments)
     end
 
     def report_from_child(report)
@@ -197,9 +198,14 @@ module Faults
       at_exit { stop if Process.pid == owner }
     end
 
+    # If the wait is ended from outside, by the watchdog say, the process goes: what it answers later would be taken for
+    # the answer to the next request.
     def run(name, *positional, **arguments)
       request([name, positional, arguments])
-      answer.value!
+      outcome = answer
+      outcome.value!
+    ensure
+      kill unless outcome
     end
 
     def request(request)
@@ -221,6 +227,7 @@ module Faults
       return unless alive?
 
       @requests.close
+      @answers.close
       Process.waitpid(@pid)
     end
 

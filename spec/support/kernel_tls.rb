@@ -1,7 +1,5 @@
 # frozen_string_literal: true
 
-require "fiddle"
-
 # TLS connections whose sender's side is encrypted by the kernel, where this kernel can; the peer's side is OpenSSL in
 # userspace. Two more kinds of Channels.
 module KernelTls
@@ -125,6 +123,7 @@ module KernelTls
       return context.ciphersuites = suite if context.respond_to?(:ciphersuites=)
 
       # The openssl gem of Ruby 3.1 has no word for it: by the SSL_CTX that its object holds.
+      require "fiddle"
       pointer = Fiddle::Pointer.new(Fiddle.dlwrap(context))[4 * Fiddle::SIZEOF_VOIDP, Fiddle::SIZEOF_VOIDP].unpack1("J")
       library = Fiddle.dlopen(File.readlines("/proc/self/maps", chomp: true).grep(/libssl/).first[%r{/.*}])
       set = Fiddle::Function.new(library["SSL_CTX_set_ciphersuites"], [Fiddle::TYPE_VOIDP] * 2, Fiddle::TYPE_INT)

@@ -32,10 +32,7 @@ module Payload
     end
 
     def dir
-      @dir ||= Dir.mktmpdir("hyperion-sendfile-spec").tap do |dir|
-        owner = Process.pid
-        at_exit { FileUtils.rm_rf(dir) if Process.pid == owner }
-      end
+      @dir ||= Dir.mktmpdir("payload")
     end
 
     def write(name, content)

@@ -1,7 +1,5 @@
 # frozen_string_literal: true
 
-require "fiddle"
-
 # The kernel that stands in for another system's in a build of rake platforms (stand_in/kernel.h): directs what its
 # sendfile suffers.
 module StandInKernel
@@ -49,11 +47,10 @@ module StandInKernel
       return @library if defined?(@library)
 
       path = $LOADED_FEATURES.grep(%r{/hyperion_sendfile\.}).first
-      handle = path && Fiddle.dlopen(path)
-      handle["stand_in_script"]
-      @library = handle
-    rescue Fiddle::DLError
-      @library = nil
+      return @library = nil unless path && File.binread(path).include?("stand_in_script")
+
+      require "fiddle"
+      @library = Fiddle.dlopen(path)
     end
   end
 end

@@ -13,10 +13,18 @@ class DebianRoot
   EMULATORS = { "amd64" => "x86_64", "i386" => "i386", "arm64" => "aarch64", "s390x" => "s390x" }.freeze
   BINFMT = "/proc/sys/fs/binfmt_misc"
 
-  # The mounts are private: they go away with the command.
+  # The mounts are private: they go away with the command. With a scratch folder, what is written goes there: in an
+  # overlay, or in a copy where this machine can't mount one over its own.
   ENTER = <<~SHELL
     set -e
-    root=$1; shift
+    root=$1 source=$2 scratch=$3; shift 3
+    if [ "$scratch" ]; then
+      mkdir "$scratch/written" "$scratch/work" "$scratch/root"
+      layers="lowerdir=$root,upperdir=$scratch/written,workdir=$scratch/work"
+      mount -t overlay overlay -o "$layers" "$scratch/root" 2>/dev/null || cp -a "$root/." "$scratch/root"
+      root=$scratch/root
+    fi
+    if [ "$source" ]; then mkdir -p "$root/src"; mount --bind "$source" "$root/src"; fi
     mount -t proc proc "$root/proc"
     mount --rbind /dev "$root/dev"
     mount --rbind /sys "$root/sys"
@@ -26,6 +34,7 @@ class DebianRoot
 
   PATH = "#{ENV.fetch("PATH", "")}:/usr/sbin:/sbin".freeze
   CHECKOUT = File.expand_path("../../..", __dir__)
+  KEPT = %w[.bundle tmp Gemfile.lock].freeze # by an earlier copy
   NOT_COPIED = %w[.git .bundle tmp pkg Gemfile.lock *.so *.gem].freeze
 
   # This machine can't have such a root, for this reason.
@@ -72,16 +81,23 @@ class DebianRoot
     File.rename(part, @path)
   end
 
+  # @param source [String, nil] the folder that is /src there
+  # @param scratch [String, nil] an empty folder for what the command writes; otherwise it writes into the root
   # @return [Boolean, nil] as Kernel#system
-  def run(line)
-    system(*enter(@path, line))
+  def run(line, source: nil, scratch: nil)
+    system(*enter(@path, line, source, scratch))
   end
 
-  # A clean copy of the checkout, as /src.
-  def copy_checkout
-    source = File.join(@path, "src")
-    FileUtils.rm_rf(source)
+  # What the command prints, and whether it succeeded.
+  def capture(line, source: nil, scratch: nil)
+    output, status = Open3.capture2e(*enter(@path, line, source, scratch))
+    [output, status.success?]
+  end
+
+  # A copy of the checkout: by itself /src. What another Ruby has built in an earlier copy is not among it.
+  def copy_checkout(source = File.join(@path, "src"))
     FileUtils.mkdir_p(source)
+    Dir.each_child(source) { |name| FileUtils.rm_rf(File.join(source, name)) unless KEPT.include?(name) }
     excluded = NOT_COPIED.map { |pattern| "--exclude=#{pattern}" }
     copied = Open3.pipeline(["tar", "-C", CHECKOUT, *excluded, "-cf", "-", "."], ["tar", "-C", source, "-xf", "-"])
     raise "can't copy #{CHECKOUT}" unless copied.all?(&:success?)
@@ -96,7 +112,8 @@ class DebianRoot
   end
 
   def bootstrap(part)
-    options = ["--variant=minbase", "--include=#{@packages.join(",")}"]
+    options = ["--variant=minbase"]
+    options << "--include=#{@packages.join(",")}" if @packages.any?
     options << "--arch=#{@architecture}" if @architecture
     attempt("debootstrap", *options, @suite, part, MIRROR)
     trust_as_here(part)
@@ -144,7 +161,7 @@ class DebianRoot
     FileUtils.cp(certificates, File.join(folder, "ca-certificates.crt"))
   end
 
-  def enter(root, line)
-    ["unshare", "--mount", "--propagation", "private", "sh", "-c", ENTER, "enter", root, line]
+  def enter(root, line, source = nil, scratch = nil)
+    ["unshare", "--mount", "--propagation", "private", "sh", "-c", ENTER, "enter", root, source.to_s, scratch.to_s, line]
   end
 end

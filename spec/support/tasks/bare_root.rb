@@ -1,0 +1,93 @@
+# frozen_string_literal: true
+
+# Tries README's two commands for the Rakefile as somebody does who has a Debian and nothing else: the packages that
+# README names, then `rake demo`, then `rake`. Then takes away one thing at a time: what fails has to say so. The roots
+# stay as debootstrap made them, since each try is written elsewhere.
+
+require "fileutils"
+require "tmpdir"
+require_relative "debian_root"
+
+class BareRoot
+  SUITES = %w[bookworm trixie sid].freeze
+  README = File.join(DebianRoot::CHECKOUT, "README.md")
+
+  # A release that is past its date will do, and gems come by the certificates that this machine trusts.
+  PREPARE = <<~'SHELL'
+    echo 'Acquire::Check-Valid-Until false;' > /etc/apt/apt.conf.d/99past-its-date
+    [ ! -e /etc/ssl/certs/ca-certificates.crt ] || cp /etc/ssl/certs/ca-certificates.crt /etc/ssl/this-machine.crt
+    export SSL_CERT_FILE=/etc/ssl/this-machine.crt
+    log() { "$@" > /tmp/log 2>&1 || { tail -n 20 /tmp/log; exit 1; }; }
+    log apt-get update -q
+  SHELL
+
+  # What is taken away, the command that can't succeed then, and what it has to say.
+  LACKS = [
+    ["apt-get purge -qy ruby-dev 'ruby[0-9]*-dev'", "rake demo", /Ruby's headers are missing \(Debian: ruby-dev\)/],
+    ["apt-get purge -qy gcc g++ 'gcc-[0-9]*'", "rake demo", /no working C compiler \(Debian: build-essential\)/],
+    ["apt-get purge -qy make", "rake demo", /make is not installed \(Debian: build-essential\)/],
+    ["apt-get purge -qy gcc g++ 'gcc-[0-9]*'", "rake", /no working C compiler \(Debian: build-essential\)/],
+    ["apt-get purge -qy ruby-bundler bundler", "rake", /has no Bundler \(Debian: ruby-bundler\)/],
+    ["true", "rake spec:servers", /OpenSSL's headers are missing \(Debian: libssl-dev\)/],
+    ["ip() { :; }", "unshare --net rake", /no way to rubygems\.org from here/]
+  ].freeze
+
+  def self.try(suite)
+    new(suite).try
+  end
+
+  def initialize(suite)
+    @root = DebianRoot.new("bare-#{suite}", suite: suite, packages: [])
+    @suite = suite
+  end
+
+  # Raises Unavailable where there can be no such root.
+  def try
+    @root.make
+    succeeds(packages, "rake demo", "rake")
+  end
+
+  # One after the other, since each is quick and needs the network.
+  def try_lacking
+    @root.make
+    LACKS.each { |removal, command, reason| fails(removal, command, reason) }
+  end
+
+  private
+
+  # The line of README.
+  def packages
+    File.read(README)[/\*\*Debian, Ubuntu:\*\* `(apt-get install [^`]+)`/, 1].sub("install", "install -qy")
+  end
+
+  def succeeds(installation, *commands)
+    timed = commands.map do |command|
+      "echo '== #{@suite}: #{command}'; begun=$(date +%s); DEMO_MIB=8 #{command}; " \
+        "echo \"== #{@suite}: #{command}: $(($(date +%s) - begun)) s\""
+    end
+    scratch do |source, scratch|
+      line = [PREPARE, "log #{installation}", "cd /src", "ruby -v", *timed].join("\n")
+      raise "README's commands fail on a bare #{@suite}" unless @root.run(line, source: source, scratch: scratch)
+    end
+  end
+
+  def fails(removal, command, reason)
+    scratch do |source, scratch|
+      line = [PREPARE, "log #{packages}", "log #{removal}", "cd /src", command].join("\n")
+      output, succeeded = @root.capture(line, source: source, scratch: scratch)
+      raise "#{command} succeeds after #{removal}" if succeeded
+      raise "#{command} does not say #{reason.source}:\n#{output.lines.last(20).join}" unless output.match?(reason)
+
+      puts "#{@suite}: #{command} without it: #{output[reason]}"
+    end
+  end
+
+  def scratch
+    folder = FileUtils.mkdir_p(File.join(DebianRoot::CHECKOUT, "tmp/bare")).first
+    Dir.mktmpdir(@suite, folder) do |directory|
+      source = File.join(directory, "src")
+      @root.copy_checkout(source)
+      yield source, FileUtils.mkdir_p(File.join(directory, "scratch")).first
+    end
+  end
+end
