@@ -9,7 +9,7 @@
 # Without a certificate it makes one that nobody has signed: curl -k https://localhost:8443/
 
 require "async"
-require "io/stream" # gives Async the IO#timeout that Ruby 3.1 lacks
+require "io/stream" unless IO.method_defined?(:timeout) # Ruby 3.1: what Async needs of IO is in that gem
 require "openssl"
 require_relative "server"
 

@@ -101,12 +101,20 @@ end
 if $PROGRAM_NAME == __FILE__
   dir, port, server = ARGV.map { |argument| argument unless argument.empty? }
   dir ||= "."
-  port = Integer(port || 8080)
   server ||= Servers.names.first
+  number = Integer(port || 8080, exception: false)
   abort "serve: #{dir} is no directory" unless File.directory?(dir)
   abort "serve: #{server} is none of #{Servers.names.join(", ")}" unless Servers.names.include?(server)
+  abort "serve: #{port} is no port: 1 to 65535" unless number&.between?(1, 65_535)
 
-  puts "Serving #{File.realpath(dir)} at http://#{Servers::HOST}:#{port}/ with #{server}; Ctrl-C stops it."
-  $stdout.flush
-  Servers.run(server, Listing.new(dir), port: port)
+  begin
+    Servers.run(server, Listing.new(dir), port: number) do
+      puts "Serving #{File.realpath(dir)} at http://#{Servers::HOST}:#{number}/ with #{server}; Ctrl-C stops it."
+      $stdout.flush
+    end
+  rescue Errno::EADDRINUSE
+    abort "serve: port #{number} is in use; another one: rake \"serve[#{dir},PORT]\""
+  rescue Errno::EACCES
+    abort "serve: port #{number} is for root"
+  end
 end

@@ -2,6 +2,9 @@
 
 # Starts any of five servers from Ruby: in the foreground, until SIGINT or SIGTERM. How each is set up by its own means
 # is shown in the files beside this one.
+require "socket"
+
+# See above.
 module Servers
   HOST = "127.0.0.1"
 
@@ -15,15 +18,19 @@ module Servers
     # @param app [#call] a Rack app
     # @param port [Integer] to listen on, on 127.0.0.1
     # @param workers [Integer] threads of Puma, processes of unicorn and pitchfork
-    def run(name, app, port:, workers: 4)
+    # @yield once it listens
+    # @raise [SystemCallError] it can't listen on that port
+    def run(name, app, port:, workers: 4, &listening)
       raise ArgumentError, "no server is called #{name}: there are #{names.join(", ")}" unless names.include?(name)
 
-      send(name, app, port, workers)
+      # Asked first, since unicorn tries again for seconds, and logs each try.
+      TCPServer.open(HOST, port).close
+      send(name, app, port, workers, &listening)
     end
 
     private
 
-    def puma(app, port, workers)
+    def puma(app, port, workers, &listening)
       require "puma"
       require "puma/configuration"
       require "puma/launcher"
@@ -33,7 +40,10 @@ module Servers
         config.threads(workers, workers)
         config.raise_exception_on_sigterm(false)
       end
-      Puma::Launcher.new(configuration, log_writer: Puma::LogWriter.new(File.open(File::NULL, "w"), $stderr)).run
+      launcher = Puma::Launcher.new(configuration, log_writer: Puma::LogWriter.new(File.open(File::NULL, "w"), $stderr))
+      booted = launcher.events.respond_to?(:after_booted) ? :after_booted : :on_booted # its name up to Puma 6
+      launcher.events.public_send(booted, &listening) if listening
+      launcher.run
     end
 
     def falcon(app, port, _workers)
@@ -45,25 +55,36 @@ module Servers
       trap("TERM") { Thread.main.raise(Interrupt) }
       endpoint = Async::HTTP::Endpoint.parse("http://#{HOST}:#{port}", protocol: Hyperion::Http::Sendfile::Falcon)
       # The bare adapter, as rackup takes it: with Falcon::Server.middleware, text would be compressed under its etag.
-      Sync { Falcon::Server.new(Protocol::Rack::Adapter.new(app), endpoint).run.wait }
+      Sync do
+        bound = endpoint.bound
+        yield if block_given?
+        Falcon::Server.new(Protocol::Rack::Adapter.new(app), bound, protocol: endpoint.protocol,
+                                                                    scheme: endpoint.scheme).run.wait
+      end
     rescue Interrupt
       nil
     end
 
     def unicorn(app, port, workers)
       require "unicorn"
-      Unicorn::HttpServer.new(app, listeners: ["#{HOST}:#{port}"], worker_processes: workers, logger: quiet).start.join
+      server = Unicorn::HttpServer.new(app, listeners: ["#{HOST}:#{port}"], worker_processes: workers, logger: quiet)
+      server.start
+      yield if block_given?
+      server.join
     end
 
     def pitchfork(app, port, workers)
       require "pitchfork"
-      Pitchfork::HttpServer.new(app, listeners: ["#{HOST}:#{port}"], worker_processes: workers, logger: quiet)
-                           .start(false).join
+      server = Pitchfork::HttpServer.new(app, listeners: ["#{HOST}:#{port}"], worker_processes: workers, logger: quiet)
+      server.start(false)
+      yield if block_given?
+      server.join
     end
 
-    def webrick(app, port, _workers)
+    def webrick(app, port, _workers, &listening)
       require "rackup/handler/webrick"
-      Rackup::Handler::WEBrick.run(app, Host: HOST, Port: port, Logger: quiet, AccessLog: []) do |server|
+      options = { Host: HOST, Port: port, Logger: quiet, AccessLog: [], StartCallback: listening }
+      Rackup::Handler::WEBrick.run(app, **options) do |server|
         %w[INT TERM].each { |signal| trap(signal) { server.shutdown } }
       end
     end

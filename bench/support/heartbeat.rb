@@ -1,7 +1,6 @@
 # frozen_string_literal: true
 
-# Brings the IO#timeout that Async's waits expect, on the Rubies that lack it.
-require "io/stream"
+require "io/stream" unless IO.method_defined?(:timeout) # Ruby 3.1: what Async needs of IO is in that gem
 require "async"
 
 module Bench

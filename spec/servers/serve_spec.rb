@@ -43,6 +43,48 @@ RSpec.describe "a directory on a server" do
     end
   end
 
+  # What it prints until it ends, or until the block, which gets each line, returns true.
+  def lines(serve, *arguments)
+    read, write = IO.pipe
+    library = File.expand_path("../../lib", __dir__)
+    pid = spawn(Gem.ruby, "-I#{library}", serve, *arguments.map(&:to_s), in: File::NULL, %i[out err] => write)
+    write.close
+    Cleanup.later { read.close }
+    [].tap do |lines|
+      while (line = read.gets)
+        lines << line
+        break if yield(line)
+      end
+    end
+  ensure
+    Process.kill(:TERM, pid)
+    _, @status = Process.wait2(pid)
+  end
+
+  %w[puma falcon unicorn pitchfork webrick].each do |name|
+    it "is announced by #{name} once it can be had" do
+      port = TCPServer.open("127.0.0.1", 0) { |server| server.local_address.ip_port }
+      announced = lines(serve, @root, port, name) do |line|
+        TCPSocket.new("127.0.0.1", port).close if line.start_with?("Serving")
+        line.start_with?("Serving")
+      end
+      expect(announced.last).to eq("Serving #{@root} at http://127.0.0.1:#{port}/ with #{name}; Ctrl-C stops it.\n")
+    end
+
+    it "says in a line that its port is in use (#{name})" do
+      port = Cleanup.close(TCPServer.new("127.0.0.1", 0)).local_address.ip_port
+      expect(lines(serve, @root, port, name) { false }).to match([/\Aserve: port #{port} is in use/])
+      expect(@status.exitstatus).to eq(1)
+    end
+  end
+
+  ["abc", "0", "65536", "80.5", "-1"].each do |port|
+    it "says in a line that #{port} is no port" do
+      expect(lines(serve, @root, port) { false }).to eq(["serve: #{port} is no port: 1 to 65535\n"])
+      expect(@status.exitstatus).to eq(1)
+    end
+  end
+
   it "is listed with its names escaped, for HTML and for the URL" do
     server = start(serve, "puma")
     links = get(server, "/").body.scan(%r{<li><a href="([^"]*)">([^<]*)</a>})

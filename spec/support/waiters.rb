@@ -2,7 +2,7 @@
 
 if Fiber.respond_to?(:current_scheduler) # JRuby's fibers know of none
   require "async"
-  require "io/stream" # its shim for IO#timeout is what lets Async 2.24 wait on Ruby 3.1
+  require "io/stream" unless IO.method_defined?(:timeout) # Ruby 3.1: Async waits by a shim of that gem
 end
 
 # The ways of waiting for a socket. Each runs the sender in a thread of its own, so that the example's

@@ -16,7 +16,8 @@ RSpec.describe "the specs' support code" do
     RUBY
     Dir.mktmpdir do |folder|
       environment = { "TMPDIR" => folder, TemporaryFiles::MADE => nil }
-      output, status = Open3.capture2e(environment, Gem.ruby, *$LOAD_PATH.flat_map { |path| ["-I", path] }, "-e", script)
+      ruby = [Gem.ruby, *$LOAD_PATH.flat_map { |path| ["-I", path] }]
+      output, status = Open3.capture2e(environment, *ruby, "-e", script)
       expect([output, status]).to match(["", be_success])
       expect(Dir.children(folder)).to eq([])
     end

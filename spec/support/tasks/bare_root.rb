@@ -13,7 +13,7 @@ class BareRoot
   README = File.join(DebianRoot::CHECKOUT, "README.md")
 
   # A release that is past its date will do, and gems come by the certificates that this machine trusts.
-  PREPARE = <<~'SHELL'
+  PREPARE = <<~SHELL
     echo 'Acquire::Check-Valid-Until false;' > /etc/apt/apt.conf.d/99past-its-date
     [ ! -e /etc/ssl/certs/ca-certificates.crt ] || cp /etc/ssl/certs/ca-certificates.crt /etc/ssl/this-machine.crt
     export SSL_CERT_FILE=/etc/ssl/this-machine.crt

@@ -162,6 +162,7 @@ class DebianRoot
   end
 
   def enter(root, line, source = nil, scratch = nil)
-    ["unshare", "--mount", "--propagation", "private", "sh", "-c", ENTER, "enter", root, source.to_s, scratch.to_s, line]
+    places = [root, source.to_s, scratch.to_s]
+    ["unshare", "--mount", "--propagation", "private", "sh", "-c", ENTER, "enter", *places, line]
   end
 end
