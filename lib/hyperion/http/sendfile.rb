@@ -207,7 +207,7 @@ module Hyperion
         end
 
         def take_turn(waiter, len)
-          sleep(0) if waiter.nil? && Waiters.under_scheduler?
+          Waiters::InFiber.pause(0) if waiter.nil? && Waiters.under_scheduler?
           len
         end
 

@@ -127,7 +127,7 @@ module Hyperion
 
         # A response is many calls, none of which may have to wait.
         def take_turns(sent)
-          sleep(0) if Native.turn_due?(sent) && Waiters.under_scheduler?
+          Waiters::InFiber.pause(0) if Native.turn_due?(sent) && Waiters.under_scheduler?
         end
 
         # @param moved [Array, nil] bytes of head and wire that are out already, and the head

@@ -81,6 +81,16 @@ module Hyperion
         LOOK_AGAIN = 0.15
         LOOK_AGAIN_DOUBLINGS = 3
 
+        # What a scheduler with a fault raises, and nobody who wants to interrupt a fiber.
+        SCHEDULER_FAULTS = [ArgumentError, TypeError, NameError, IndexError, FiberError, FrozenError,
+                            NotImplementedError].freeze
+        private_constant :SCHEDULER_FAULTS
+
+        # Says whose fault it is: an ArgumentError of the scheduler's would be taken for one of the caller's.
+        def self.scheduler_fault(error)
+          IOError.new("the fiber scheduler #{Fiber.scheduler.class} failed in a wait: #{error.class}: #{error.message}")
+        end
+
         # Every wait goes through the scheduler, and so does the end of every step.
         module InFiber
           module_function
@@ -96,6 +106,8 @@ module Hyperion
 
           def wait(io, writable, seconds)
             !(writable ? io.wait_writable(seconds) : io.wait_readable(seconds)).nil?
+          rescue *SCHEDULER_FAULTS => e
+            raise Waiters.scheduler_fault(e)
           end
 
           def limit(seconds, transfer)
@@ -105,15 +117,13 @@ module Hyperion
 
           # Also where the socket is always ready: waiting for it is what lets other fibers run.
           def turn(transfer)
-            if transfer.io
-              Waiters.await(self, transfer, true)
-            else
-              sleep(0)
-            end
+            transfer.io ? Waiters.await(self, transfer, true) : pause(0)
           end
 
           def pause(seconds)
             sleep(seconds)
+          rescue *SCHEDULER_FAULTS => e
+            raise Waiters.scheduler_fault(e)
           end
 
           def run

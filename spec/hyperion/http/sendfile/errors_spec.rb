@@ -186,6 +186,38 @@ RSpec.describe Hyperion::Http::Sendfile do
     end
   end
 
+  describe "a fiber scheduler with a fault" do
+    # As itsi-scheduler, which does not take a wait for the same IO twice, and evt, whose answer is no Integer.
+    faults = { "raises" => [ArgumentError, -> { raise ArgumentError, "register error: File exists" }],
+               "returns what is no event" => [TypeError, -> { true }] }
+    hooks = { io_wait: { small: true }, kernel_sleep: { kind: :writer } }
+
+    faults.to_a.product(hooks.to_a).each do |(what, (cause, fault)), (hook, options)|
+      next if hook == :kernel_sleep && what != "raises"
+
+      it "is told as its own where its #{hook} #{what}", if: Fiber.respond_to?(:current_scheduler) do
+        scheduler = Class.new(MinimalScheduler) do
+          define_singleton_method(:to_s) { "Some::Scheduler" }
+          define_method(hook) { |*| fault.call }
+        end
+        channel = channel(options.fetch(:kind, :tcp), small: options[:small])
+        channel.read(options[:small] ? :stalled : :greedy)
+        error = nil
+        Thread.new do
+          Fiber.set_scheduler(scheduler.new)
+          Fiber.schedule do
+            S.copy_to_socket(channel.out, payload_file(1_000_003), 0, 1_000_003)
+          rescue StandardError => e
+            error = e
+          end
+        end.join
+        expect(error).to be_an_instance_of(IOError).and have_attributes(bytes_expected: 1_000_003, cause: be_a(cause))
+        expect(error.bytes_sent).to be_positive
+        expect(error.message).to match(/\Athe fiber scheduler Some::Scheduler failed.*#{cause}/)
+      end
+    end
+  end
+
   # The minimal scheduler selects on the closed IO itself, and ends.
   (Waiters::ALL - %i[fiber_minimal]).each do |waiter|
     it "tells of a destination closed by another thread how far it came, waiting by #{waiter}" do
