@@ -1,17 +1,13 @@
 # frozen_string_literal: true
 
-# A root of its own for a Debian suite and architecture, and commands run in it. It is made once and kept in the cache.
-# An architecture that this processor can't run is emulated by qemu.
+# A root of its own for a Debian suite, and commands run in it. It is made once and kept in the cache.
 
 require "fileutils"
 require "open3"
+require_relative "debian_packages"
 
 class DebianRoot
-  MIRROR = "http://deb.debian.org/debian"
-
-  # What each foreign architecture's emulator is called where the kernel looks it up.
-  EMULATORS = { "amd64" => "x86_64", "i386" => "i386", "arm64" => "aarch64", "s390x" => "s390x" }.freeze
-  BINFMT = "/proc/sys/fs/binfmt_misc"
+  MIRROR = DebianPackages::MIRROR
 
   # The mounts are private: they go away with the command. With a scratch folder, what is written goes there: in an
   # overlay, or in a copy where this machine can't mount one over its own.
@@ -37,39 +33,28 @@ class DebianRoot
   KEPT = %w[.bundle tmp Gemfile.lock].freeze # by an earlier copy
   NOT_COPIED = %w[.git .bundle tmp pkg Gemfile.lock *.so *.gem].freeze
 
-  # This machine can't have such a root, for this reason.
-  class Unavailable < StandardError; end
+  Unavailable = DebianPackages::Unavailable
 
-  class << self
-    # Runs the block; where the root can't be had, says that +what+ was skipped, which is all it does then.
-    def or_skip(what)
-      yield
-    rescue Unavailable => e
-      puts "*" * 78, "SKIPPED, NOT PASSED: #{what}: #{e.message}", "*" * 78
-    end
-
-    def machine
-      @machine ||= Open3.capture2("dpkg", "--print-architecture").first.chomp
-    rescue SystemCallError
-      raise Unavailable, "dpkg is not installed"
-    end
+  # Runs the block; where the root can't be had, says that +what+ was skipped, which is all it does then.
+  def self.or_skip(what)
+    yield
+  rescue Unavailable => e
+    puts "*" * 78, "SKIPPED, NOT PASSED: #{what}: #{e.message}", "*" * 78
   end
 
   attr_reader :path
 
   # +name+ is that of its folder, +afterwards+ lines of shell that complete it.
-  def initialize(name, suite:, packages:, afterwards: [], architecture: nil)
+  def initialize(name, suite:, packages:, afterwards: [])
     cache = ENV.fetch("XDG_CACHE_HOME") { File.join(Dir.home, ".cache") }
     @path = File.join(cache, "hyperion-sendfile", name)
     @suite = suite
     @packages = packages
     @afterwards = afterwards
-    @architecture = architecture
   end
 
   # Makes it, unless that was done before. Raises Unavailable where it can't be made.
   def make
-    emulate(@architecture) if @architecture
     return if File.exist?(@path)
 
     check_tools
@@ -114,28 +99,13 @@ class DebianRoot
   def bootstrap(part)
     options = ["--variant=minbase"]
     options << "--include=#{@packages.join(",")}" if @packages.any?
-    options << "--arch=#{@architecture}" if @architecture
     attempt("debootstrap", *options, @suite, part, MIRROR)
     trust_as_here(part)
+    complete(part)
+  end
+
+  def complete(part)
     @afterwards.each { |line| attempt(*enter(part, line)) }
-  end
-
-  # Has the kernel run that architecture's programs, until the machine is started anew.
-  def emulate(architecture)
-    return if runs?(architecture)
-
-    handler = File.join(BINFMT, "qemu-#{EMULATORS.fetch(architecture)}")
-    unless File.exist?(handler)
-      raise Unavailable, "only root can register its emulator" unless Process.uid.zero?
-
-      attempt("mount", "-t", "binfmt_misc", "binfmt_misc", BINFMT) unless File.exist?(File.join(BINFMT, "register"))
-      attempt("update-binfmts", "--enable", File.basename(handler)) unless File.exist?(handler)
-    end
-    raise Unavailable, "qemu-user-static and binfmt-support are not installed" unless File.exist?(handler)
-  end
-
-  def runs?(architecture)
-    architecture == self.class.machine || [architecture, self.class.machine] == %w[i386 amd64]
   end
 
   def executable?(name)
@@ -143,12 +113,7 @@ class DebianRoot
   end
 
   def attempt(*command)
-    output, status = Open3.capture2e({ "PATH" => PATH }, *command)
-    return if status.success?
-
-    raise Unavailable, "#{command.first(2).join(" ")} failed:\n#{output.lines.last(10).join}"
-  rescue Errno::ENOENT
-    raise Unavailable, "#{command.first} is not installed"
+    DebianPackages.attempt({ "PATH" => PATH }, *command)
   end
 
   # Gems come by the way they come here: with the certificates that this machine trusts.

@@ -82,7 +82,9 @@ open_below(const char *root, const char *path, enum hs_links links)
 static bool
 countable(const struct timespec *time)
 {
-    return time->tv_sec > -9000000000 && time->tv_sec < 9000000000;
+    int64_t seconds = time->tv_sec; /* in which time_t may have 32 bits */
+
+    return seconds > -9000000000 && seconds < 9000000000;
 }
 
 static int64_t
