@@ -36,6 +36,36 @@ RSpec.describe S::FileBody do
     end
   end
 
+  it "sends many small segments in few pieces, and counts their bytes" do
+    parts = Array.new(300) { |i| ["part #{i}\r\n", [i * 500, 1 + (i * 13 % 5_000)]] }.flatten(1) << "\r\nend"
+    channel = channel(:unix)
+    reader = channel.read
+    writes = 0
+    %i[copy_part copy_to_socket].each do |name|
+      allow(S).to receive(name).and_wrap_original do |call, *arguments, **options|
+        writes += 1
+        call.call(*arguments, **options)
+      end
+    end
+    before = S.stats
+    body(parts).copy_to(channel.out, head: (head = "head\r\n"))
+    after = S.stats
+    channel.finish
+    expected = parts.map { |part| String === part ? part : payload(size).byteslice(*part) }.join
+    expect(reader.result).to be_payload(head.b + expected)
+    bytes = parts.grep(Array).sum(&:last)
+    expect([after, before].map { |stats| stats[:bytes].values.sum }.reduce(:-)).to eq(bytes)
+    expect([after, before].map { |stats| stats[:responses].values.sum }.reduce(:-)).to eq(1)
+    expect(writes).to be < 100
+  end
+
+  it "raises for a small segment that is not there, among others, and leaves no connection that goes on" do
+    channel = channel(:tcp)
+    channel.read
+    expect { body(["a", [size - 5, 10], "b"]).copy_to(channel.out) }.to raise_error(S::TruncatedError)
+    expect(channel.out).to be_closed
+  end
+
   it "sends Strings in whatever encoding, and those alone, too" do
     channel = channel(:tcp)
     reader = channel.read

@@ -566,8 +566,8 @@ RSpec.describe S::Files do
     end
 
     tools = { "Bazel, OSTree" => Time.at(0), "Nix" => Time.at(1), "zip" => Time.utc(1980),
-              "RubyGems" => Time.utc(1980, 1, 2), "Gradle" => Time.utc(1980, 2), "Yarn" => Time.utc(1984, 6, 22, 21, 50),
-              "before 1970" => Time.at(-1),
+              "RubyGems" => Time.utc(1980, 1, 2), "Gradle" => Time.utc(1980, 2),
+              "Yarn" => Time.utc(1984, 6, 22, 21, 50), "before 1970" => Time.at(-1),
               "npm" => Time.utc(1985, 10, 26, 8, 15), "the last second" => Time.utc(1989, 12, 31, 23, 59, 59) }
     tools.each do |tool, time|
       [{}, { etag: %i[size mtime inode] }, { etag: %i[mtime] }, { etag: false }].each do |options|
