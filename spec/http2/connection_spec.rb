@@ -154,7 +154,7 @@ RSpec.describe "files over an HTTP/2 connection" do
         [client(grant: true), greedy].each do |one|
           answer = one.get(target(size, by))
           expect(answer.body).to be_payload(payload(size))
-          expect([answer["trailer"], answer.trailers]).to eq(["x-end", [["x-end", by]]])
+          expect([answer["trailer"], answer.trailers]).to eq(["server-timing", [["server-timing", by]]])
         end
         settled
       end
@@ -172,7 +172,7 @@ RSpec.describe "files over an HTTP/2 connection" do
     id = one.request(target(1024, "trailed"))
     one.receive { one.answers[id].body.bytesize == 100 }
     one.reset(id)
-    expect(one.get(target(100, "trailed")).trailers).to eq([%w[x-end trailed]])
+    expect(one.get(target(100, "trailed")).trailers).to eq([%w[server-timing trailed]])
     settled
   end
 

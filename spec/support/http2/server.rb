@@ -108,11 +108,11 @@ class Trailers < Protocol::HTTP::Middleware
     headers = response.headers
     case request.path
     when %r{\A/trailed/}
-      headers.add("trailer", "x-end")
-      headers.define_singleton_method(:trailer!) { { "x-end" => "trailed" }.each }
+      headers.add("trailer", "server-timing")
+      headers.define_singleton_method(:trailer!) { { "server-timing" => "trailed" }.each }
     when %r{\A/completed/}
-      headers.add("trailer", "x-end")
-      Protocol::HTTP::Body::Completable.wrap(response) { headers.add("x-end", "completed") }
+      headers.add("trailer", "server-timing")
+      Protocol::HTTP::Body::Completable.wrap(response) { headers.add("server-timing", "completed") }
     end
     response
   end

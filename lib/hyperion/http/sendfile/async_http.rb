@@ -3,16 +3,16 @@
 # What the protocols for servers on async-http share: which bodies are regions of a file, and a stream that sends these
 # behind what it has buffered.
 require "io/stream"
+require "protocol/http/body/wrapper"
 require "hyperion/http/sendfile/rack"
+require_relative "async_http/failures"
+require_relative "async_http/foundations"
 
 module Hyperion
   module Http
     module Sendfile
       # @api private
       module AsyncHTTP
-        # Of protocol-rack, the versions whose source was read.
-        RACK = [">= 0.11", "< 0.24"].freeze
-
         # What was written of a head goes out with the body's first bytes.
         class Stream < ::IO::Stream::Buffered
           # Sends what is buffered, and the regions behind it.
@@ -52,51 +52,45 @@ module Hyperion
           end
         end
 
-        class << self
-          # @param versions [Hash{String=>Array<String>}] requirements, as RubyGems writes them, by version
-          # @return [Boolean] whether each version is one of those whose source was read
-          def known?(versions)
-            versions.all? { |version, known| Versions.known?(version, known) }
-          end
+        # What a wrapper may override and still pass on the bytes of what it wraps as they are.
+        HARMLESS = %i[close empty? ready? rewind rewindable? inspect as_json to_json].freeze
+        PLAIN = [::Protocol::HTTP::Body::Readable, ::Protocol::HTTP::Body::Wrapper].freeze
+        # What decides which bytes a body is: whatever else async-http may call.
+        DECIDING = (PLAIN.flat_map { |one| one.public_instance_methods(false) }.uniq - HARMLESS).freeze
+        private_constant :HARMLESS, :PLAIN, :DECIDING
 
+        class << self
           # @param body [::Protocol::HTTP::Body::Readable]
-          # @return [FileBody, nil] what the app returned, if that is one, bare or in Rack::BodyProxy; nil: something
-          #   else, or something comes between that may change what is sent, though it pass on every call
+          # @return [FileBody, nil] what the app returned, if that is one; nil: something else, or something comes
+          #   between that may change what is sent
           def regions_of(body)
-            return unless racks?(body)
+            return unless defined?(::Protocol::Rack::Body::Enumerable) # there are apps without it
+            return if !body.instance_of?(::Protocol::Rack::Body::Enumerable) || Foundations::RACK.off
 
             body = body.body
-            body = body.instance_variable_get(:@body) while body.instance_of?(::Rack::BodyProxy)
-            body if FileBody === body
+            body = body.instance_variable_get(:@body) while transparent_proxy?(body)
+            body if FileBody === body && body.method(:each).owner.equal?(FileBody)
           end
 
           # @param body [::Protocol::HTTP::Body::Readable]
-          # @param timeout [Numeric, nil]
-          # @return [FileBody, nil] what the app returned, if that is Strings in an Array
-          def strings_of(body, timeout)
-            return unless racks?(body) && body.body.instance_of?(Array) && body.body.all?(String)
-
-            FileBody.new(nil, body.body, timeout: timeout)
-          end
-
-          # @param body [::Protocol::HTTP::Body::Readable]
-          # @return [::Protocol::HTTP::Body::Readable] without what only tells the app that it has been sent
-          def uncovered(body)
-            body.instance_of?(::Protocol::HTTP::Body::Completable) ? body.body : body
+          # @return [::Protocol::HTTP::Body::Readable] without the wrappers that pass its bytes on as they are: they
+          #   only count it, or tell the app that it has been sent. Closing is for them, not for what this returns.
+          def unwrapped(body)
+            body = body.body while ::Protocol::HTTP::Body::Wrapper === body && transparent?(body)
+            body
           end
 
           private
 
-          def racks?(body)
-            rack? && body.instance_of?(::Protocol::Rack::Body::Enumerable)
+          # A class says nothing of it: apps and servers have wrappers of their own.
+          def transparent?(body)
+            DECIDING.all? { |name| PLAIN.include?(body.method(name).owner) }
           end
 
-          # There are apps without it.
-          def rack?
-            return @rack if defined?(@rack)
-            return false unless defined?(::Protocol::Rack::Body)
-
-            @rack = known?({ ::Protocol::Rack::VERSION => RACK })
+          # Rack::BodyProxy answers `each` by method_missing. A subclass, or what extends one, may answer by itself.
+          def transparent_proxy?(body)
+            defined?(::Rack::BodyProxy) && ::Rack::BodyProxy === body && !body.class.method_defined?(:each) &&
+              body.singleton_methods.empty? && body.method(:method_missing).owner.equal?(::Rack::BodyProxy)
           end
         end
       end

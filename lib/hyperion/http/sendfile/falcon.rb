@@ -3,6 +3,7 @@
 # Both versions of HTTP for Falcon, and any other server on async-http: `require "hyperion/http/sendfile/falcon"`.
 require "async/http/protocol/http"
 require "async/http/protocol/https"
+require "protocol/http/error"
 require "protocol/rack"
 require "hyperion/http/sendfile/http2"
 
@@ -16,17 +17,16 @@ module Hyperion
       #
       # Like the protocols that it stands in for, it takes HTTP/2 where the client begins with its preface, or has
       # negotiated that: see {HTTP2}. By HTTP/1 an encrypted connection gets the ordinary path.
+      #
+      # With gems below that are not known, it warns once and is async-http's own protocol: see {supported?}.
       module Falcon
         extend Async::HTTP::Protocol::Configurable
 
         # A connection by HTTP/1.
         class Server < Async::HTTP::Protocol::HTTP1::Server
-          # What {write_body} and {write_fixed_length_body} stand on, in the versions whose source was read.
-          KNOWN = AsyncHTTP.known?({
-                                     ::Protocol::HTTP1::VERSION => [">= 0.34", "< 0.42"],
-                                     ::Protocol::Rack::VERSION => AsyncHTTP::RACK
-                                   })
-          private_constant :KNOWN
+          # Older versions have no such error.
+          REMOTE = defined?(::Protocol::HTTP::RemoteError) ? ::Protocol::HTTP::RemoteError : nil
+          private_constant :REMOTE
 
           def write_response(version, status, ...)
             @status = status
@@ -38,7 +38,7 @@ module Hyperion
           #
           # @param body [::Protocol::HTTP::Body::Readable, nil]
           def write_body(version, body, *)
-            return super unless @status == 304 && KNOWN
+            return super unless @status == 304
 
             begin
               write_connection_header(version)
@@ -56,12 +56,12 @@ module Hyperion
           # @param length [Integer] what the response announces
           # @param head [Boolean] whether that is all that was asked for
           def write_fixed_length_body(body, length, head)
-            regions = AsyncHTTP.regions_of(AsyncHTTP.uncovered(body)) if response_socket && !head
+            regions = AsyncHTTP.regions_of(AsyncHTTP.unwrapped(body)) if response_socket && !head
             return super unless regions && regions.bytesize == length
 
             begin
               @stream.write("content-length: #{length}\r\n\r\n")
-              @stream.flush_with(regions)
+              send_regions(regions)
             rescue StandardError => e
               raise
             ensure
@@ -70,9 +70,19 @@ module Hyperion
             end
           end
 
-          # @return [BasicSocket, nil] nil: encrypted, or served by versions of async-http's parts that are not known
+          # @return [BasicSocket, nil] nil: encrypted
           def response_socket
-            @stream.io if KNOWN && AsyncHTTP::Stream === @stream && BasicSocket === @stream.io
+            @stream.io if AsyncHTTP::Stream === @stream && BasicSocket === @stream.io
+          end
+
+          private
+
+          # A client that left, or stalled, is no fault of the server's: async-http closes the connection, quietly.
+          def send_regions(regions)
+            @stream.flush_with(regions)
+          rescue Errno::EPIPE, Errno::ECONNRESET, TimeoutError => e
+            AsyncHTTP::Failures.log(self, e) if TimeoutError === e
+            raise REMOTE ? REMOTE.new(e.message) : e
           end
         end
 
@@ -87,15 +97,20 @@ module Hyperion
         private_constant :Server, :HTTP1, :DETECTING
 
         class << self
+          # @return [Boolean] whether a {FileBody} goes straight to a connection by HTTP/1; false: the gems below are
+          #   not known. {HTTP2.supported?} says the same for the other version.
+          def supported?
+            AsyncHTTP::Foundations::HTTP1.known? && AsyncHTTP::Foundations::RACK.known?
+          end
+
           # @param peer [IO, OpenSSL::SSL::SSLSocket] an accepted connection
           # @param http2 [Hash] options of {HTTP2.server}
           # @return [Async::HTTP::Protocol::HTTP1::Server, Async::HTTP::Protocol::HTTP2::Server]
           def server(peer, http2: {})
+            stream = AsyncHTTP::Foundations::STREAM.known? ? AsyncHTTP::Stream.wrap(peer) : ::IO::Stream(peer)
             negotiated = peer.alpn_protocol if peer.respond_to?(:alpn_protocol)
-            stream = AsyncHTTP::Stream.wrap(peer)
-            return DETECTING.server(stream, HTTP2 => http2) unless negotiated
-
-            negotiated == "h2" ? HTTP2.server(stream, **http2) : HTTP1.server(stream)
+            by_http2 = negotiated ? negotiated == "h2" : DETECTING.protocol_for(stream).equal?(HTTP2)
+            by_http2 ? HTTP2.server(stream, **http2) : http1.server(stream)
           end
 
           # As async-http's own: there is nothing special in asking.
@@ -108,7 +123,16 @@ module Hyperion
 
           # @return [Array<String>] for ALPN, where an encrypted endpoint is given this protocol
           def names
-            Async::HTTP::Protocol::HTTPS.names
+            HTTP2.names | Async::HTTP::Protocol::HTTP1.names
+          end
+
+          private
+
+          def http1
+            return HTTP1 if supported?
+
+            AsyncHTTP::Foundations::HTTP1.off || AsyncHTTP::Foundations::RACK.off
+            Async::HTTP::Protocol::HTTP1
           end
         end
       end

@@ -1,11 +1,9 @@
 # frozen_string_literal: true
 
 # HTTP/2 for servers on async-http: `require "hyperion/http/sendfile/http2"`.
+require "async/http/protocol/http1"
 require "async/http/protocol/http2"
-require "async/http/version"
-require "protocol/http/version"
-require "protocol/http2/version"
-require "protocol/http/body/completable"
+require "protocol/http/body/buffered"
 require "protocol/http/body/file"
 require "hyperion/http/sendfile/async_http"
 
@@ -18,21 +16,21 @@ module Hyperion
       #
       #     Async::HTTP::Endpoint.parse("https://localhost:9292", protocol: Hyperion::Http::Sendfile::HTTP2)
       #     protocol = Hyperion::Http::Sendfile::HTTP2.new(timeout: 10)
+      #
+      # With gems below that are not known, it warns once and is async-http's own protocol: see {supported?}. With a
+      # protocol-http2 that one client can end the process by, it warns once and serves HTTP/1.1 instead.
       module HTTP2
         extend Async::HTTP::Protocol::Configurable
 
-        # What {Server} stands on, in the versions whose source was read.
-        KNOWN = AsyncHTTP.known?({
-                                   Async::HTTP::VERSION => ["~> 0.88.0"],
-                                   ::Protocol::HTTP::VERSION => ["~> 0.49.0"],
-                                   ::Protocol::HTTP2::VERSION => ["~> 0.22.1"],
-                                   ::IO::Stream::VERSION => ["~> 0.6.0"]
-                                 })
-        private_constant :KNOWN
         # Seconds that a client may leave a response without room.
         TIMEOUT = 30
 
         class << self
+          # @return [Boolean] whether files go out as DATA frames of ours; false: the gems below are not known
+          def supported?
+            AsyncHTTP::Foundations::HTTP2.known?
+          end
+
           # Reads a client's preface, and starts to read its frames.
           #
           # @param peer [IO, OpenSSL::SSL::SSLSocket, ::IO::Stream::Buffered] an accepted connection
@@ -41,7 +39,7 @@ module Hyperion
           #   socket, until a response is given up; nil is for ever. A {FileBody} has its own.
           # @return [Async::HTTP::Protocol::HTTP2::Server] of a version that is not known: async-http's own
           def server(peer, settings: Async::HTTP::Protocol::HTTP2::SERVER_SETTINGS, timeout: TIMEOUT)
-            return Async::HTTP::Protocol::HTTP2.server(peer, settings: settings) unless KNOWN
+            return ordinary(peer, settings) unless supported?
 
             peer = AsyncHTTP::Stream.wrap(peer) unless ::IO::Stream::Buffered === peer
             server = Server.new(peer, timeout)
@@ -60,11 +58,20 @@ module Hyperion
 
           # @return [Array<String>] for ALPN, where an encrypted endpoint is given this protocol
           def names
-            Async::HTTP::Protocol::HTTP2.names
+            AsyncHTTP::Foundations.unsafe? ? Async::HTTP::Protocol::HTTP1.names : Async::HTTP::Protocol::HTTP2.names
+          end
+
+          private
+
+          def ordinary(peer, settings)
+            AsyncHTTP::Foundations::HTTP2.off
+            return Async::HTTP::Protocol::HTTP1.server(peer) if AsyncHTTP::Foundations.unsafe?
+
+            Async::HTTP::Protocol::HTTP2.server(peer, settings: settings)
           end
         end
 
-        require_relative "http2/server" if KNOWN
+        require_relative "http2/server" if supported?
       end
     end
   end

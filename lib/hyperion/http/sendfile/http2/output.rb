@@ -18,8 +18,8 @@ module Hyperion
 
           private
 
-          def send_data(chunk, maximum_size)
-            @stream.connection.shield(Async::Task.current) { super }
+          def send_data(stream, *)
+            stream.connection.shield(Async::Task.current) { super }
           end
         end
 
@@ -67,6 +67,11 @@ module Hyperion
             @connection.sender.drop(self)
           end
 
+          # The same, without an error.
+          def close_stream
+            @connection.sender.drop(self)
+          end
+
           # @return [Boolean] whether the windows have room
           def room?
             room.positive?
@@ -96,7 +101,9 @@ module Hyperion
 
               task.defer_stop { write }
             end
-            @stream.finish_output if @left.zero? && !@last
+            return unless @left.zero?
+
+            @last ? @stream.settle : @stream.finish_output
           end
 
           # Writes the frames of a turn.

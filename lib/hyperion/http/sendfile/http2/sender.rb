@@ -132,7 +132,7 @@ module Hyperion
             over(output, error)
             return if Errno::EPIPE === error || Errno::ECONNRESET === error # the client is gone
 
-            Console.warn(self, "A response could not be sent.", exception: error)
+            AsyncHTTP::Failures.log(self, error)
             task.with_timeout(output.timeout || HTTP2::TIMEOUT) { output.reset }
           rescue Async::TimeoutError, Progress::Carrier
             @connection.shut_down

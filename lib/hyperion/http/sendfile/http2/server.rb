@@ -108,22 +108,16 @@ module Hyperion
             @ordinary.each_key { |stream| stream.window_updated(size) if stream.active? } unless @ordinary.empty?
           end
 
-          # What the client sets holds for what follows the acknowledgement (RFC 9113, 6.5.3), while which is written
-          # others may have their turn; so it is in force before. To set it once more changes nothing.
+          # Applies the settings before it sends the ACK (RFC 9113, 6.5.3): other tasks may run while the ACK is
+          # written, and frames after it must obey the new values.
           def process_settings(frame)
-            unless frame.acknowledgement?
-              changes = frame.unpack
-              @remote_settings.update(changes)
-              update_remote_settings(changes)
-            end
-            super
-          end
+            return super if frame.acknowledgement?
 
-          # A client that takes no more streams of ours, without an error, gets what it has asked for by its own (RFC
-          # 9113, 6.8), and ends the connection then.
-          def receive_goaway(frame)
-            _, error_code, = frame.unpack
-            super if @streams.empty? || !error_code.zero?
+            changes = frame.unpack
+            @remote_settings.update(changes)
+            update_remote_settings(changes)
+            write_frame(frame.acknowledge)
+            false
           end
 
           # Ends the connection both ways. The reader is told so, and closes it.

@@ -8,17 +8,17 @@ module Hyperion
     module Sendfile
       # Requests, and what is answered.
       module HTTP2
-        # Async-http's, except that what can't be sent is closed.
+        # Async-http's, except that a response that nobody waits for any more is closed, and not an error.
         class Request < Async::HTTP::Protocol::HTTP2::Request
           # @param response [::Protocol::HTTP::Response, nil]
           def send_response(response)
-            return response&.close if @stream.closed? # the client doesn't wait for it any more
+            return response&.close if @stream.closed?
 
             @stream.trailed = response.headers.fields.assoc("trailer") if response
             response.close if response&.not_modified? # its content-length would be the file's, not 0 (RFC 9110, 8.6)
             super
-          ensure
-            response&.close unless @stream.answered?
+          rescue EOFError, Errno::EPIPE, Errno::ECONNRESET => e # the client is gone
+            response&.close(e)
           end
         end
 
@@ -32,15 +32,9 @@ module Hyperion
           # Whether the response says that fields will follow its body.
           attr_writer :trailed
 
-          # @return [Boolean] whether the response's body is, or was, an output's to close
-          def answered?
-            @answered
-          end
-
           # @param body [::Protocol::HTTP::Body::Readable]
           # @param trailer [Enumerator, nil]
           def send_body(body, trailer = nil)
-            @answered = true
             return body.close if closed? # while the head was sent: nobody would tell the output
 
             regions = regions_of(body)
@@ -62,6 +56,12 @@ module Hyperion
             @state == :open ? @state = :half_closed_local : close!
           end
 
+          # Called by the output after that, when frames can be written again: resets the stream of a request whose body
+          # the app did not read to its end.
+          def settle
+            close_if_finished
+          end
+
           # Called by the output when it can't go on.
           def give_up
             @output = nil
@@ -78,8 +78,8 @@ module Hyperion
           def regions_of(body)
             return unless @connection.direct?
 
-            bare = @trailed ? body : AsyncHTTP.uncovered(body) # the covering may add them when it is closed
-            regions = file(bare) || AsyncHTTP.regions_of(bare) || AsyncHTTP.strings_of(bare, @connection.timeout)
+            bare = @trailed ? body : AsyncHTTP.unwrapped(body) # a wrapper may add them when it is closed
+            regions = file(bare) || AsyncHTTP.regions_of(bare) || strings(bare)
             return unless regions&.bytesize&.positive?
 
             regions if bare.length.nil? || bare.length == regions.bytesize
@@ -90,6 +90,13 @@ module Hyperion
             return unless body.instance_variable_get(:@remaining) == body.length # nothing was read
 
             FileBody.new(body.file, [[body.offset, body.length]], timeout: @connection.timeout)
+          end
+
+          def strings(body)
+            return unless body.instance_of?(::Protocol::HTTP::Body::Buffered) && body.chunks.all?(String)
+            return unless body.instance_variable_get(:@index).zero? # nothing was read
+
+            FileBody.new(nil, body.chunks, timeout: @connection.timeout)
           end
         end
         private_constant :Request, :Stream

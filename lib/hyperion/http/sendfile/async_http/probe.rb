@@ -1,0 +1,82 @@
+# frozen_string_literal: true
+
+# Tells whether the classes below ours are those whose source was read.
+require "digest"
+
+module Hyperion
+  module Http
+    module Sendfile
+      module AsyncHTTP
+        # Compares the source of methods with what was read. A version number alone says too little: a new version may
+        # have left them as they were, and an old one may be patched.
+        class Probe
+          # @param read [Hash{String=>String, Integer}] by method, as "Module#method" or "Module.method": the beginnings
+          #   of the digests of the sources that were read, or its arity
+          def initialize(read)
+            @read = read
+          end
+
+          # @return [String, nil] the first method that is not as it was read, with a reason; nil if all are
+          def unknown
+            return @unknown if defined?(@unknown)
+
+            @unknown = @read.each do |name, as_read|
+              break "#{name} has changed" unless same?(name, as_read)
+            rescue NameError
+              break "there is no #{name}"
+            rescue SystemCallError
+              break "the source of #{name} cannot be read"
+            end
+            @unknown = nil unless String === @unknown
+            @unknown
+          end
+
+          private
+
+          def same?(name, as_read)
+            Integer === as_read ? Probe.arity(name) == as_read : as_read.split.include?(Probe.digest(name))
+          end
+
+          class << self
+            # @param name [String] see {#initialize}
+            # @return [Integer]
+            def arity(name)
+              method_of(name).arity
+            end
+
+            # @param name [String] see {#initialize}
+            # @return [String] the digest of the method's source, comments and indentation left out
+            def digest(name)
+              Digest::SHA256.hexdigest(source(*method_of(name).source_location))[0, 12]
+            end
+
+            private
+
+            # A module that is prepended, to trace calls for instance, calls the method below it.
+            def method_of(name)
+              owner, kind, method = name.partition(/[#.]/)
+              owner = Object.const_get(owner)
+              owner = owner.singleton_class if kind == "."
+              prepended = owner.ancestors.take_while { |one| !one.equal?(owner) }
+              found = owner.instance_method(method)
+              found = found.super_method while found && prepended.include?(found.owner)
+              found or raise NameError, name
+            end
+
+            def source(path, line)
+              lines = File.readlines(path).drop(line - 1)
+              first = lines.first
+              if first.match?(/\bdef\b/)
+                ending = "#{first[/\A\s*/]}end"
+                lines = lines.take(lines.index { |text| text.chomp == ending } + 1)
+              else
+                lines = [first] # attr, alias
+              end
+              lines.map(&:strip).reject { |text| text.empty? || text.start_with?("#") }.join("\n")
+            end
+          end
+        end
+      end
+    end
+  end
+end
