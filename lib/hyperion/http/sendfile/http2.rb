@@ -64,9 +64,9 @@ module Hyperion
           private
 
           def ordinary(peer, settings)
-            AsyncHTTP::Foundations::HTTP2.off
-            return Async::HTTP::Protocol::HTTP1.server(peer) if AsyncHTTP::Foundations.unsafe?
+            return Async::HTTP::Protocol::HTTP1.server(peer) if AsyncHTTP::Foundations.refused
 
+            AsyncHTTP::Foundations::HTTP2.off
             Async::HTTP::Protocol::HTTP2.server(peer, settings: settings)
           end
         end

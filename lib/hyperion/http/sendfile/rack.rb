@@ -4,6 +4,7 @@
 # needs no class of the gem rack.
 require "hyperion/http/sendfile"
 require_relative "versions"
+require_relative "notice"
 require_relative "rack/options"
 require_relative "rack/server_socket"
 require_relative "rack/body"

@@ -113,6 +113,17 @@ module Hyperion
           def self.unsafe?
             Gem::Version.new(::Protocol::HTTP2::VERSION) < SAFE
           end
+
+          # Warns, once, if HTTP/2 must not be served.
+          #
+          # @return [Boolean] whether it must not
+          def self.refused
+            return false unless unsafe?
+
+            Notice.off("HTTP/2", "protocol-http2 #{::Protocol::HTTP2::VERSION} lets a client end the process with 18 KB " \
+                                 "of CONTINUATION frames", "Clients get HTTP/1.1. Use #{SAFE} or later.")
+            true
+          end
         end
       end
     end

@@ -14,6 +14,10 @@ module Hyperion
       module ServerSocket
         # A server, in the versions whose source was read.
         class Server
+          REMEDY = "Bodies go through the server. README.md names the versions to use; a newer hyperion-sendfile may " \
+                   "know more."
+          private_constant :REMEDY
+
           # @return [String] under which it puts its socket into Rack's environment
           attr_reader :key
 
@@ -44,6 +48,18 @@ module Hyperion
             @known = false
           end
 
+          # Warns, once, if the version is not one of those known.
+          #
+          # @return [Boolean] whether it is not
+          def off
+            return false if known?
+
+            version = Object.const_defined?(@version) ? Object.const_get(@version) : "not defined"
+            Notice.off("sending files by #{@name}", "#{@version} is #{version}, and #{@versions.join(", ")} are known",
+                       REMEDY)
+            true
+          end
+
           # @return [Boolean] whether the block of that frame, which is this server's, writes to this socket
           def open?(frame, socket, bytesize)
             socket.equal?(frame.local_variable_get(:socket)) && @as_they_are.call(frame, bytesize)
@@ -70,9 +86,10 @@ module Hyperion
             return if env["REQUEST_METHOD"] == "HEAD" || elsewhere?
 
             server = SERVERS.find { |each| env.key?(each.key) }
-            return falcons(env) unless server
+            return falcons(env) || other(env) unless server
+            return if server.off
 
-            socket = env[server.key] if server.known?
+            socket = env[server.key]
             socket if IO === socket && Sendfile.fast_path_kind(socket) == :native
           end
 
@@ -103,7 +120,28 @@ module Hyperion
           def falcons(env)
             request = env["protocol.http.request"]
             connection = request.connection if request.respond_to?(:connection)
-            connection.response_socket if connection.respond_to?(:response_socket)
+            return unless connection
+
+            connection.respond_to?(:response_socket) ? connection.response_socket : ordinary_falcon
+          end
+
+          # {Falcon} and {HTTP2} say themselves when they serve as async-http does.
+          def ordinary_falcon
+            return if defined?(AsyncHTTP::Foundations) && !(Falcon.supported? && HTTP2.supported?)
+
+            Notice.off("sending files by Falcon", "its endpoint has async-http's own protocol",
+                       "Bodies go through the server. Give the endpoint `protocol: Hyperion::Http::Sendfile::Falcon`.")
+            nil
+          end
+
+          # A server says who it is; what calls an app without one, as a test does, says nothing.
+          def other(env)
+            name = env["SERVER_SOFTWARE"]
+            return if name.nil? || env.key?("protocol.http.request")
+
+            Notice.off("sending files by the server", "#{name} is not among those that README.md names",
+                       "Bodies go through the server.")
+            nil
           end
         end
       end
