@@ -129,6 +129,16 @@ RSpec.describe "files over an HTTP/2 connection" do
     end
   end
 
+  # As octal numbers they would be others, or none.
+  it "takes a range as the client writes it, and ignores one that is malformed" do
+    size = 3_000_017
+    one = client(grant: true)
+    { "bytes=010-00020" => [206, 10..20], "bytes=5-3" => [200, 0..], "bytes=a" => [200, 0..] }.each do |range, expected|
+      answer = one.get(target(size), { "range" => range })
+      expect([answer.status, answer.body == payload(size).byteslice(expected.last)]).to eq([expected.first, true])
+    end
+  end
+
   it "takes over several ranges" do
     size = 3_000_017
     before = seen[:bursts]

@@ -4,6 +4,7 @@
 # behind what it has buffered.
 require "io/stream"
 require "protocol/http/body/wrapper"
+require "protocol/http/headers"
 require "hyperion/http/sendfile/rack"
 require_relative "async_http/failures"
 require_relative "async_http/foundations"
@@ -59,7 +60,21 @@ module Hyperion
         DECIDING = (PLAIN.flat_map { |one| one.public_instance_methods(false) }.uniq - HARMLESS).freeze
         private_constant :HARMLESS, :PLAIN, :DECIDING
 
+        # A Range that is malformed must be ignored (RFC 9110, 14.2), and that is for the app. Async-http's own policy
+        # answers 400 to it, and takes 010 for eight.
+        POLICY = ::Protocol::HTTP::Headers::POLICY.merge("range" => false).freeze
+        private_constant :POLICY
+
         class << self
+          # Leaves the field Range as the client sent it.
+          #
+          # @param headers [::Protocol::HTTP::Headers] of a request
+          # @return [::Protocol::HTTP::Headers]
+          def keep_range(headers)
+            headers.policy = POLICY if headers.respond_to?(:policy=) # older versions do not parse it
+            headers
+          end
+
           # @param body [::Protocol::HTTP::Body::Readable]
           # @return [FileBody, nil] what the app returned, if that is one; nil: something else, or something comes
           #   between that may change what is sent

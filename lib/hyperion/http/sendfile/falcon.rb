@@ -28,6 +28,10 @@ module Hyperion
           REMOTE = defined?(::Protocol::HTTP::RemoteError) ? ::Protocol::HTTP::RemoteError : nil
           private_constant :REMOTE
 
+          def read_headers
+            AsyncHTTP.keep_range(super)
+          end
+
           def write_response(version, status, ...)
             @status = status
             super

@@ -31,6 +31,7 @@ module Hyperion
           HTTP1 = Foundation.new(
             "sending files by Falcon's HTTP/1", { "Protocol::HTTP1::VERSION" => [">= 0.34", "< 1"] },
             {
+              "Protocol::HTTP1::Connection#read_headers" => 0,
               "Protocol::HTTP1::Connection#write_response" => -4,
               "Protocol::HTTP1::Connection#write_connection_header" => 1,
               "Protocol::HTTP1::Connection#write_body" => "6b2076b40932",
@@ -63,6 +64,7 @@ module Hyperion
               "Async::HTTP::Protocol::HTTP2::Connection#close" => "addd4db63a0c",
               "Async::HTTP::Protocol::HTTP2::Connection#read_in_background" => "daa9340b43c8",
               "Async::HTTP::Protocol::HTTP2::Stream#initialize" => "e6e7cb5cf16e",
+              "Async::HTTP::Protocol::HTTP2::Stream#add_header" => -3,
               "Async::HTTP::Protocol::HTTP2::Stream#send_body" => "d9d43270326c",
               "Async::HTTP::Protocol::HTTP2::Stream#finish_output" => "1cd4255328df",
               "Async::HTTP::Protocol::HTTP2::Stream#window_updated" => "d0d356d64ff1",
@@ -120,8 +122,8 @@ module Hyperion
           def self.refused
             return false unless unsafe?
 
-            Notice.off("HTTP/2", "protocol-http2 #{::Protocol::HTTP2::VERSION} lets a client end the process with 18 KB " \
-                                 "of CONTINUATION frames", "Clients get HTTP/1.1. Use #{SAFE} or later.")
+            why = "protocol-http2 #{::Protocol::HTTP2::VERSION} lets a client end the process with CONTINUATION frames"
+            Notice.off("HTTP/2", why, "Clients get HTTP/1.1. Use #{SAFE} or later.")
             true
           end
         end

@@ -29,6 +29,11 @@ module Hyperion
             @request = Request.new(self)
           end
 
+          def add_header(key, *, **)
+            AsyncHTTP.keep_range(@headers) if key == "range"
+            super
+          end
+
           # Whether the response says that fields will follow its body.
           attr_writer :trailed
 
