@@ -43,7 +43,7 @@ module Hyperion
         def initialize(file, segments, timeout:, destination: nil)
           raise ArgumentError, "file must be an open IO or nil, not #{file.inspect}" unless file.nil? || IO === file
           raise ArgumentError, "segments must be an Array, not #{segments.inspect}" unless Array === segments
-          unless destination.nil? || IO === destination
+          unless destination.nil? || IO === destination || Sendfile.tls?(destination) # by {HTTP2} only
             raise ArgumentError, "destination must be an IO or nil, not #{destination.inspect}"
           end
 
