@@ -1,12 +1,32 @@
 # frozen_string_literal: true
 
-# Runs the whole suite by a Ruby that this machine hasn't, for the Rakefile, in a root of another Debian suite. The C is
-# compiled there with warnings being errors.
+# Runs the checkout's tasks by a Ruby that this machine hasn't, for the Rakefile and .ci/run, in a root of another
+# Debian suite. The C is compiled there with warnings being errors.
 
 require_relative "debian_root"
 
 class OtherRuby
   PACKAGES = %w[rake gcc libc6-dev libssl-dev make ca-certificates curl iproute2 openssl strace].freeze
+  # What the tasks of the development Ruby use besides.
+  TOOLS = %w[clang clang-format clang-tidy cppcheck g++ git gnuplot-nox haproxy musl-tools nghttp2-client nginx-light
+             procps valgrind wrk].freeze
+  BROWSER = %w[chromium ffmpeg].freeze # where they can't be had, spec:browser says that it was skipped
+  INSTALL = "apt-get install -qy --no-install-recommends"
+
+  # An empty package in the place of one that others depend on: of Ruby 3.3, whose gems 3.4 would take for its own.
+  EMPTY = <<~SHELL
+    mkdir -p /tmp/%<name>s/DEBIAN
+    {
+      echo "Package: %<name>s"
+      echo "Version: 99"
+      echo "Architecture: $(dpkg --print-architecture)"
+      echo "Multi-Arch: same"
+      echo "Maintainer: nobody <nobody@localhost>"
+      echo "Description: empty"
+    } > /tmp/%<name>s/DEBIAN/control
+    dpkg-deb --build /tmp/%<name>s
+    dpkg --install /tmp/%<name>s.deb
+  SHELL
 
   # The suite to bootstrap from, what to install of it, and what to do then. A release that is past its date will do.
   Recipe = Struct.new(:suite, :packages, :afterwards, keyword_init: true)
@@ -16,10 +36,12 @@ class OtherRuby
                           "echo 'Acquire::Check-Valid-Until false;' > /etc/apt/apt.conf.d/99past-its-date",
                           "echo deb #{DebianRoot::MIRROR} experimental main >> /etc/apt/sources.list",
                           "apt-get update -q",
-                          "apt-get install -qy --no-install-recommends -t experimental ruby3.4 ruby3.4-dev",
-                          "dpkg --remove --force-depends ruby3.3 libruby3.3", # whose gems it would take for its own
+                          "#{INSTALL} -t experimental ruby3.4 ruby3.4-dev",
+                          *%w[ruby3.3 libruby3.3].map { |name| format(EMPTY, name: name) },
                           "ln -sf ruby3.4 /usr/bin/ruby",
-                          "gem install --no-document bundler" # its own is older than this RubyGems, and warns
+                          "gem install --no-document bundler", # its own is older than this RubyGems, and warns
+                          "#{INSTALL} #{TOOLS.join(" ")}",
+                          "#{INSTALL} #{BROWSER.join(" ")} || apt-get clean"
                         ])
   }.freeze
 
@@ -35,10 +57,12 @@ class OtherRuby
                                               afterwards: recipe.afterwards)
   end
 
-  def run
+  # In a copy of this checkout, which the next run goes on with. Raises Unavailable where the root can't be made.
+  def run(command = "rake")
     @root.make
-    @root.copy_checkout
-    command = "cd /src && ruby -v && ruby -e 'RUBY_VERSION.start_with?(%q(#{@version}.)) or abort' && ruby -S rake"
-    raise "the suite fails on Ruby #{@version}" unless @root.run(command)
+    copy = File.join(DebianRoot::CHECKOUT, "tmp/matrix", @version)
+    @root.copy_checkout(copy)
+    right = "ruby -e 'RUBY_VERSION.start_with?(%q(#{@version}.)) or abort RUBY_DESCRIPTION'"
+    raise "#{command} fails on Ruby #{@version}" unless @root.run("cd /src && #{right} && #{command}", source: copy)
   end
 end
