@@ -1,12 +1,14 @@
 # frozen_string_literal: true
 
 # Builds of the extension as other systems have it, for the Rakefile: with the headers and the kernel that stand in for
-# those of macOS and FreeBSD, and as on a system without sendfile. Each has a folder of its own; the normal build is
-# left alone.
+# those of macOS and FreeBSD, and as on a system without sendfile; and builds as if a probe of extconf.rb had found the
+# opposite. Each has a folder of its own; the normal build is left alone.
 
 require "rake"
 require "rbconfig"
 require "shellwords"
+require_relative "extension"
+require_relative "sanitizers"
 
 module Platforms
   extend Rake::FileUtilsExt
@@ -21,7 +23,25 @@ module Platforms
   NEEDED = %w[delivers_every_byte edges errors].freeze
   FURTHER = %w[data_frames data_frames_ends close timeout facade peer_gone interrupts stats published_suites].freeze
 
+  # What extconf.rb says can be forced, in its first lines: NAME=VALUE.
+  FORCED = File.foreach(Extension::EXTCONF).take_while { |line| line.match?(/\A(?:#|$)/) }.filter_map do |line|
+    line[/\A#   (HYPERION_(?!STRICT|PLATFORM)\w+=\w+)/, 1]
+  end.freeze
+  FORCED_FURTHER = %w[primitives descriptors truncated splice].freeze
+
   module_function
+
+  # Runs the specs against the build with +setting+, one of FORCED.
+  def spec_forced(setting)
+    library = build(setting, setting.split("=", 2).each_slice(2).to_h)
+    names = NEEDED + FURTHER + FORCED_FURTHER
+    # All Ruby processes, those that specs start too, are to have this build.
+    environment = { "RUBYOPT" => "#{ENV.fetch("RUBYOPT", nil)} #{Sanitizers.first(library)}" }
+    Dir.chdir(ROOT) do
+      sh(environment, Gem.ruby, "-S", "rspec", "--require", "spec_helper", "--tag", "~patience",
+         *names.map { |name| "spec/hyperion/http/sendfile/#{name}_spec.rb" }, verbose: false)
+    end
+  end
 
   # Runs the specs against the build of that name; what the stand-in kernel does by chance comes from the seed.
   def spec(name, seed, brief: false)
@@ -39,12 +59,12 @@ module Platforms
   end
 
   # The folder to put into the load path.
-  def build(name)
+  def build(name, environment = { "HYPERION_PLATFORM" => name })
     folder = File.join(ROOT, "tmp/platforms", name)
     rm_rf folder, verbose: false
     mkdir_p File.join(folder, "lib", File.dirname(FEATURE)), verbose: false
     Dir.chdir(folder) do
-      configure(name)
+      configure(name, environment)
       sh "make", "-s", "V=0", verbose: false
     end
     product = "#{File.basename(FEATURE)}.#{RbConfig::CONFIG["DLEXT"]}"
@@ -52,12 +72,12 @@ module Platforms
     File.join(folder, "lib")
   end
 
-  def configure(name)
+  def configure(name, environment)
     headers = File.join(STAND_INS, name)
     options = []
     options.push("--with-cppflags=-I#{headers}", "--with-dldflags=#{kernel(headers).join(" ")}") if Dir.exist?(headers)
-    sh({ "HYPERION_PLATFORM" => name, "HYPERION_STRICT" => "1" }, Gem.ruby,
-       File.join(ROOT, "ext/hyperion_sendfile/extconf.rb"), *options, out: File::NULL, verbose: false)
+    sh({ "HYPERION_STRICT" => "1", **environment }, Gem.ruby, Extension::EXTCONF, *options, out: File::NULL,
+                                                                                            verbose: false)
   end
 
   # The object files of the stand-in kernel.

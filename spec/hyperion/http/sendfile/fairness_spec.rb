@@ -80,7 +80,7 @@ module Fairness
   end
 end
 
-RSpec.describe Hyperion::Http::Sendfile do
+RSpec.describe Hyperion::Http::Sendfile, needs: :schedulers do
   around do |example|
     saved = ENV.fetch("HYPERION_HTTP_SPLICE", nil)
     ENV["HYPERION_HTTP_SPLICE"] = example.metadata[:splice]
