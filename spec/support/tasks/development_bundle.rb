@@ -32,8 +32,7 @@ module DevelopmentBundle
 
     environment = environment(groups)
     abort "rake: `bundle exec` gave rake no bundle, see `bundle env`" if ENV[STARTED] == environment[STARTED]
-    present = system(environment, *bundler, "check", %i[out err] => File::NULL, unsetenv_others: true)
-    install(environment) unless present
+    install(environment) unless present?(environment)
     Dir.chdir(Rake.original_dir)
     exec(environment, *bundler, "exec", "rake", *ARGV, unsetenv_others: true)
   end
@@ -54,6 +53,13 @@ module DevelopmentBundle
     { "BUNDLE_GEMFILE" => File.join(ROOT, "Gemfile"), "BUNDLE_SILENCE_ROOT_WARNING" => "1" }
       .merge(outside.except("BUNDLE_WITHOUT"), without.empty? ? {} : { "BUNDLE_WITHOUT" => without.join(":") },
              STARTED => "with all but #{without}")
+  end
+
+  # Without a Gemfile.lock, Bundler would look for minutes for versions among those that are installed.
+  def present?(environment)
+    return false unless File.exist?("#{environment.fetch("BUNDLE_GEMFILE")}.lock")
+
+    system(environment, *bundler, "check", %i[out err] => File::NULL, unsetenv_others: true)
   end
 
   def install(environment)

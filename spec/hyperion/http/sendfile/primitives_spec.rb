@@ -67,7 +67,7 @@ module Primitives
 
       S = Hyperion::Http::Sendfile
       file = File.open(ARGV.fetch(0), "rb")
-      out, = UNIXSocket.pair
+      out, _peer = UNIXSocket.pair # whose other end the garbage collector would close
       knocked, knock = IO.pipe
       opened, open = IO.pipe
       report_r, report = IO.pipe
