@@ -174,7 +174,7 @@ RSpec.describe Hyperion::Http::Sendfile, "and its descriptors" do
     end
   end
 
-  describe "in blocking mode, under a scheduler" do
+  describe "in blocking mode, under a scheduler", needs: :schedulers do
     %i[tcp unix pipe].product(%i[fiber_async fiber_minimal], [true, false]).each do |kind, waiter, splice|
       it "do not park the event loop (#{kind}, #{waiter}, splice: #{splice})" do
         with_splice(splice) do

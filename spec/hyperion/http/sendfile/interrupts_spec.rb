@@ -240,7 +240,7 @@ RSpec.describe Hyperion::Http::Sendfile, "interrupted" do
     end
   end
 
-  describe "by Async::Task#stop" do
+  describe "by Async::Task#stop", needs: :schedulers do
     # Runs +stop+ in a task beside the transfer's; returns the seconds that stopping took.
     define_method(:stop_task) do |channel, totals, ready|
       took = nil

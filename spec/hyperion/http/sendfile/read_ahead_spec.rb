@@ -4,7 +4,7 @@
 
 require "spec_helper"
 
-RSpec.describe Hyperion::Http::Sendfile, "sending a cold file in a fiber" do
+RSpec.describe Hyperion::Http::Sendfile, "sending a cold file in a fiber", needs: :schedulers do
   disk = 3_000 # ms
 
   [1_000, 60_000, 1_000_003].product(Waiters::FIBERS, [nil, "head"]).each do |size, waiter, head|

@@ -251,7 +251,7 @@ RSpec.describe Hyperion::Http::Sendfile, "by splice" do
       end
     end
 
-    it "closes its pipe when a task is stopped" do
+    it "closes its pipe when a task is stopped", needs: :schedulers do
       channel, = opened(:stalled, small: true)
       start_under(:fiber_async) do
         task = Async { S.copy_to_socket(channel.out, payload_file(size)) }
