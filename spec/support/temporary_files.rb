@@ -12,6 +12,7 @@ module TemporaryFiles
     return if ENV.key?(MADE)
 
     folder = Dir.mktmpdir("hs") # short, for the paths of Unix sockets
+    File.chmod(0o711, folder) # for what examples do as another user
     owner = Process.pid
     at_exit { FileUtils.rm_rf(folder) if Process.pid == owner }
     ENV["TMPDIR"] = ENV[MADE] = folder
