@@ -21,15 +21,17 @@ class BareRoot
     log apt-get update -q
   SHELL
 
-  # What is taken away, the command that can't succeed then, and what it has to say.
+  # Files that are hidden, the command that can't succeed then, and what it has to say.
+  COMPILER = "/usr/bin/*gcc* /usr/bin/cc"
   LACKS = [
-    ["apt-get purge -qy ruby-dev 'ruby[0-9]*-dev'", "rake demo", /Ruby's headers are missing \(Debian: ruby-dev\)/],
-    ["apt-get purge -qy gcc g++ 'gcc-[0-9]*'", "rake demo", /no working C compiler \(Debian: build-essential\)/],
-    ["apt-get purge -qy make", "rake demo", /make is not installed \(Debian: build-essential\)/],
-    ["apt-get purge -qy gcc g++ 'gcc-[0-9]*'", "rake", /no working C compiler \(Debian: build-essential\)/],
-    ["apt-get purge -qy ruby-bundler bundler", "rake", /has no Bundler \(Debian: ruby-bundler\)/],
-    ["true", "rake spec:servers", /OpenSSL's headers are missing \(Debian: libssl-dev\)/],
-    ["ip() { :; }", "unshare --net rake", /no way to rubygems\.org from here/]
+    ["/usr/include/ruby-*", "rake demo", /Ruby's headers are missing \(Debian: ruby-dev\)/],
+    [COMPILER, "rake demo", /no working C compiler \(Debian: build-essential\)/],
+    ["/usr/bin/make", "rake demo", /make is not installed \(Debian: build-essential\)/],
+    ["$(dpkg -L ruby-bundler | grep gemspec)", "rake", /has no Bundler \(Debian: ruby-bundler\)/],
+    ["", "unshare --net rake", /no way to rubygems\.org from here/],
+    ["/usr/include/ruby-*", "rake", /Ruby's headers are missing \(Debian: ruby-dev\)/],
+    [COMPILER, "rake", /no working C compiler \(Debian: build-essential\)/],
+    ["", "rake spec:servers", /OpenSSL's headers are missing \(Debian: libssl-dev\)/]
   ].freeze
 
   def self.try(suite)
@@ -47,10 +49,15 @@ class BareRoot
     succeeds(packages, "rake demo", "rake")
   end
 
-  # One after the other, since each is quick and needs the network.
+  # With one thing hidden after the other.
   def try_lacking
     @root.make
-    LACKS.each { |removal, command, reason| fails(removal, command, reason) }
+    lines = [PREPARE, "log #{packages}", "cd /src", *LACKS.map { |hidden, command,| lacking(hidden, command) }]
+    output, = scratch { |source, scratch| @root.capture(lines.join("\n"), source: source, scratch: scratch) }
+    _, *outputs = output.split(/^== .*\n/)
+    raise "the tries did not end:\n#{output}" unless outputs.size == LACKS.size
+
+    LACKS.zip(outputs) { |lack, each| judge(*lack, each) }
   end
 
   private
@@ -71,15 +78,24 @@ class BareRoot
     end
   end
 
-  def fails(removal, command, reason)
-    scratch do |source, scratch|
-      line = [PREPARE, "log #{packages}", "log #{removal}", "cd /src", command].join("\n")
-      output, succeeded = @root.capture(line, source: source, scratch: scratch)
-      raise "#{command} succeeds after #{removal}" if succeeded
-      raise "#{command} does not say #{reason.source}:\n#{output.lines.last(20).join}" unless output.match?(reason)
+  def lacking(hidden, command)
+    <<~SHELL
+      echo '== #{command}'
+      hidden=$(ls -d #{hidden} 2>/dev/null || true)
+      [ "#{hidden}" ] || hidden=
+      for path in $hidden; do mv "$path" "$path.hidden"; done
+      rm -rf tmp .bundle Gemfile.lock
+      #{command} 2>&1 && echo succeeded
+      for path in $hidden; do mv "$path.hidden" "$path"; done
+    SHELL
+  end
 
-      puts "#{@suite}: #{command} without it: #{output[reason]}"
-    end
+  def judge(hidden, command, reason, output)
+    tail = output.lines.last(20).join
+    raise "#{command} succeeds without #{hidden}" if output.end_with?("succeeded\n")
+    raise "#{command} does not say #{reason.source} without #{hidden}:\n#{tail}" unless output.match?(reason)
+
+    puts "#{@suite}: #{command}: #{output[reason]}"
   end
 
   def scratch
