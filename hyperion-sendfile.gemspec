@@ -38,6 +38,8 @@ Gem::Specification.new do |spec|
     ["lib/**/*.rb", "exe/*", "ext/**/*.{c,h,rb}", "sig/**/*.rbs", "LICENSE", "{README,CHANGELOG,SECURITY}.md",
      "docs/**/*.md", "examples/**/*", "bench/README.md", "bench/results/*.{md,svg}"], base: __dir__
   ).select { |path| File.file?(File.join(__dir__, path)) && File.basename(path) != "extconf.h" }
+  spec.bindir = "exe"
+  spec.executables = ["hyperion-sendfile"]
   spec.require_paths = ["lib"]
   spec.extensions = ["ext/hyperion_sendfile/extconf.rb"]
   spec.extra_rdoc_files = ["README.md", "CHANGELOG.md"] & spec.files

@@ -98,23 +98,54 @@ class Listing
   end
 end
 
-if $PROGRAM_NAME == __FILE__
-  dir, port, server = ARGV.map { |argument| argument unless argument.empty? }
-  dir ||= "."
-  server ||= Servers.names.first
-  number = Integer(port || 8080, exception: false)
-  abort "serve: #{dir} is no directory" unless File.directory?(dir)
-  abort "serve: #{server} is none of #{Servers.names.join(", ")}" unless Servers.names.include?(server)
-  abort "serve: #{port} is no port: 1 to 65535" unless number&.between?(1, 65_535)
+# The command: what it was told is checked, and what is wrong is said in a line.
+module Serve
+  NAME = File.basename($PROGRAM_NAME, ".rb")
+  USAGE = "usage: #{NAME} [DIR [PORT [SERVER]]]   serves DIR (.) at #{Servers::HOST}:PORT (8080) by " \
+          "#{Servers.names.join(", ")} (the first that is installed)".freeze
 
-  begin
-    Servers.run(server, Listing.new(dir), port: number) do
-      puts "Serving #{File.realpath(dir)} at http://#{Servers::HOST}:#{number}/ with #{server}; Ctrl-C stops it."
-      $stdout.flush
+  class << self
+    def call(*arguments)
+      return puts(USAGE) if arguments.intersect?(%w[-h --help])
+
+      dir, port, server = arguments.map { |argument| argument unless argument.empty? }
+      run(directory(dir || "."), number(port || "8080"), server(server))
     end
-  rescue Errno::EADDRINUSE
-    abort "serve: port #{number} is in use; another one: rake \"serve[#{dir},PORT]\""
-  rescue Errno::EACCES
-    abort "serve: port #{number} is for root"
+
+    private
+
+    def run(dir, port, server)
+      Servers.run(server, Listing.new(dir), port: port) do
+        puts "Serving #{File.realpath(dir)} at http://#{Servers::HOST}:#{port}/ with #{server}; Ctrl-C stops it."
+        $stdout.flush
+      end
+    rescue Errno::EADDRINUSE
+      refuse("port #{port} is in use")
+    rescue Errno::EACCES
+      refuse("port #{port} is for root")
+    rescue LoadError => e
+      refuse("#{server} is not installed: #{e.message}")
+    end
+
+    def directory(name)
+      File.directory?(name) ? name : refuse("#{name} is no directory")
+    end
+
+    def number(text)
+      number = Integer(text, 10, exception: false)
+      number&.between?(1, 65_535) ? number : refuse("#{text} is no port: 1 to 65535")
+    end
+
+    def server(name)
+      return Servers.installed || refuse("no server is installed: gem install puma") unless name
+
+      Servers.names.include?(name) ? name : refuse("#{name} is none of #{Servers.names.join(", ")}")
+    end
+
+    def refuse(why)
+      abort "#{NAME}: #{why}"
+    end
   end
 end
+
+Serve.call(*ARGV) if $PROGRAM_NAME == __FILE__

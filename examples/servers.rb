@@ -14,6 +14,11 @@ module Servers
       %w[puma falcon unicorn pitchfork webrick]
     end
 
+    # @return [String, nil] the first of them whose gem is there
+    def installed
+      names.find { |name| Gem.loaded_specs.key?(name) || Gem::Specification.find_all_by_name(name).any? }
+    end
+
     # @param name [String] of the server
     # @param app [#call] a Rack app
     # @param port [Integer] to listen on, on 127.0.0.1

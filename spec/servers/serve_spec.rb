@@ -73,9 +73,17 @@ RSpec.describe "a directory on a server" do
 
     it "says in a line that its port is in use (#{name})" do
       port = Cleanup.close(TCPServer.new("127.0.0.1", 0)).local_address.ip_port
-      expect(lines(serve, @root, port, name) { false }).to match([/\Aserve: port #{port} is in use/])
+      expect(lines(serve, @root, port, name) { false }).to eq(["serve: port #{port} is in use\n"])
       expect(@status.exitstatus).to eq(1)
     end
+  end
+
+  it "is served by the gem's command, by the first server that is there" do
+    command = File.expand_path("../../exe/hyperion-sendfile", __dir__)
+    port = TCPServer.open("127.0.0.1", 0) { |server| server.local_address.ip_port }
+    expect(lines(command, @root, port) { |line| line.start_with?("Serving") }.last).to include(":#{port}/ with puma")
+    expect(lines(command, "--help") { false }).to match([/\Ausage: hyperion-sendfile \[DIR/])
+    expect(lines(command, "#{@root}/none") { false }).to eq(["hyperion-sendfile: #{@root}/none is no directory\n"])
   end
 
   ["abc", "0", "65536", "80.5", "-1"].each do |port|

@@ -12,15 +12,16 @@ class ServerMatrix
   ROOT = File.expand_path("../../..", __dir__)
   TABLE = File.join(ROOT, "docs/servers.md")
 
-  # From the oldest that is promised to the newest that is released. +with+ are the gems that decide beside the server.
+  # From the oldest that is promised to the newest that is released. +with+ are the gems that decide beside the server;
+  # the oldest of them go with its oldest version.
   Server = Struct.new(:name, :versions, :gems, :with, keyword_init: true)
   SERVERS = [
-    Server.new(name: "puma", versions: ["6.0.1", "~> 6.6.0", "~> 7.0", "~> 8.0"], gems: [], with: []),
+    Server.new(name: "puma", versions: ["6.0.1", "~> 6.6.0", "~> 7.0", "~> 8.0"], gems: [], with: {}),
     Server.new(name: "falcon", versions: ["0.51.1", "~> 0.55.0", ">= 0.57"], gems: [],
-               with: %w[async-http protocol-http1]),
-    Server.new(name: "unicorn", versions: ["~> 6.1"], gems: ["logger"], with: []),
-    Server.new(name: "pitchfork", versions: ["~> 0.16.0", "~> 0.17.0", "~> 0.18.0"], gems: [], with: []),
-    Server.new(name: "webrick", versions: ["~> 1.8.0", "~> 1.9"], gems: %w[logger rackup], with: [])
+               with: { "async-http" => "0.88.0", "protocol-http1" => "0.34.0" }),
+    Server.new(name: "unicorn", versions: ["~> 6.1"], gems: ["logger"], with: {}),
+    Server.new(name: "pitchfork", versions: ["~> 0.16.0", "~> 0.17.0", "~> 0.18.0"], gems: [], with: {}),
+    Server.new(name: "webrick", versions: ["~> 1.8.0", "~> 1.9"], gems: %w[logger rackup], with: {})
   ].freeze
 
   # Columns, and the examples that fill them.
@@ -93,8 +94,9 @@ class ServerMatrix
     folder = File.join(ROOT, "tmp/servers", "#{server.name}-#{version.delete("^0-9.")}")
     FileUtils.mkdir_p(folder)
     gems = [[server.name, version], ["rspec", "~> 3.13"], ["rack", "~> 3.0"], ["async", "~> 2.0"],
-            *(["io-stream", "~> 0.6.0"] if RUBY_VERSION < "3.2"), *server.gems.map { |name| [name] }]
-    gems = gems.map { |gem| "gem #{Array(gem).map(&:dump).join(", ")}" }
+            *([["io-stream", "~> 0.6.0"]] if RUBY_VERSION < "3.2"), *server.gems.map { |name| [name] },
+            *(server.with if version == server.versions.first)]
+    gems.map! { |gem| "gem #{gem.map(&:dump).join(", ")}" }
     File.write(File.join(folder, "Gemfile"), ["source \"https://rubygems.org\"", *gems].join("\n"))
     environment = Bundler.unbundled_env.merge("BUNDLE_GEMFILE" => File.join(folder, "Gemfile"))
     output, status = Open3.capture2e(environment, Gem.ruby, "-S", "bundle", "install", unsetenv_others: true)
@@ -108,7 +110,7 @@ class ServerMatrix
   def resolved(environment, server)
     lock = File.read("#{environment.fetch("BUNDLE_GEMFILE")}.lock")
     version = ->(name) { lock[/^    #{Regexp.escape(name)} \(([^)]+)\)$/, 1] }
-    beside = server.with.map { |name| "#{name} #{version.call(name)}" }
+    beside = server.with.keys.map { |name| "#{name} #{version.call(name)}" }
     [version.call(server.name), *("(#{beside.join(", ")})" if beside.any?)].join(" ")
   end
 
