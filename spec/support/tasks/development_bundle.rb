@@ -3,7 +3,7 @@
 # Finds or installs the gems of the Gemfile for the Rakefile, and hands the process over to a rake that runs with them.
 module DevelopmentBundle
   ROOT = File.expand_path("../../..", __dir__)
-  GROUPS = %w[servers falcon lint].freeze # those that can be left out
+  GROUPS = %w[servers falcon lint types].freeze # those that can be left out
   STARTED = "HYPERION_RAKE_STARTED_FOR"
 
   # Why an installation failed, by what it printed. The first that matches is named.
