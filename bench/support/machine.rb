@@ -42,7 +42,8 @@ module Bench
 
       path = "#{File.realpath(path)}/"
       mounts = File.foreach("/proc/mounts").map { |mount| mount.split.values_at(1, 2) }
-      mounts.select { |point, _| path.start_with?("#{point.chomp("/")}/") }.max_by { |point, _| point.size }.last
+      mount = mounts.select { |point, _| path.start_with?("#{point.chomp("/")}/") }.max_by { |point, _| point.size }
+      mount ? mount.last : "unnamed" # chroot(2) hides the mounts above it
     end
   end
 end

@@ -86,6 +86,21 @@ RSpec.describe "the gems below HTTP/2 and Falcon" do
     end
   end
 
+  ["", "/http2", "/falcon"].each do |part|
+    it "may not have been told of the protocol, which is said once (sendfile#{part})" do
+      output = run(<<~RUBY)
+        require "hyperion/http/sendfile/rack"
+        require "protocol/rack"
+        require "hyperion/http/sendfile#{part}"
+        request = Struct.new(:connection).new(Object.new)
+        env = { "REQUEST_METHOD" => "GET", "PATH_INFO" => "/", "protocol.http.request" => request }
+        app = Hyperion::Http::Sendfile::Files.new(#{Payload.dir.inspect})
+        2.times { abort "404" if app.call(env.merge("PATH_INFO" => "/#{File.basename(Payload.path(100_000))}"))[0] != 200 }
+      RUBY
+      expect(output.lines).to contain_exactly(/Falcon is off: .*protocol: Hyperion::Http::Sendfile::Falcon/)
+    end
+  end
+
   it "refuse HTTP/2 by a protocol-http2 that a client can end the process by, and say so once" do
     output = run(<<~RUBY)
       #{fake}

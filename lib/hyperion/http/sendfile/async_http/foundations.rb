@@ -111,6 +111,11 @@ module Hyperion
             below: STREAM
           )
 
+          # @return [Boolean] whether all of them are
+          def self.known?
+            [HTTP1, RACK, HTTP2].all?(&:known?)
+          end
+
           # @return [Boolean] whether HTTP/2 must not be served
           def self.unsafe?
             Gem::Version.new(::Protocol::HTTP2::VERSION) < SAFE

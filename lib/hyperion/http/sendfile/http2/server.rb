@@ -1,6 +1,7 @@
 # frozen_string_literal: true
 
 # A connection: who may write to it, and what happens to a write that is to be stopped.
+require_relative "patience"
 require_relative "stream"
 
 module Hyperion
@@ -27,6 +28,7 @@ module Hyperion
             @sender = Sender.new(self, Async::Task.current)
             @ordinary = {}.compare_by_identity
             @shielded = []
+            @patience = Patience.new
           end
 
           def create_stream(id = next_stream_id, &block)
@@ -100,12 +102,12 @@ module Hyperion
             task.stop if task.stop == false # it says so where it defers that; the second time it doesn't
           end
 
-          # Looks at those streams only for which the room matters: this is called for every frame that comes in.
-          def consume_window(size = available_size)
-            return unless size.positive?
+          # The reader calls this before each frame. Room can grow by two kinds of frames only, which see to it below.
+          def consume_window(*); end
 
-            @sender.wake
-            @ordinary.each_key { |stream| stream.window_updated(size) if stream.active? } unless @ordinary.empty?
+          def receive_window_update(frame)
+            super
+            frame.connection? ? use_room : @streams[frame.stream_id]&.window_updated(available_size)
           end
 
           # Applies the settings before it sends the ACK (RFC 9113, 6.5.3): other tasks may run while the ACK is
@@ -116,8 +118,30 @@ module Hyperion
             changes = frame.unpack
             @remote_settings.update(changes)
             update_remote_settings(changes)
+            use_room
             write_frame(frame.acknowledge)
             false
+          end
+
+          # Ends the connection of a client that resets too many streams, or has them reset.
+          def read_frame
+            super do |frame|
+              @patience.check
+              yield frame if block_given?
+            end
+          rescue Patience::Exhausted => e
+            AsyncHTTP::Failures.log(self, e)
+            raise
+          end
+
+          def receive_reset_stream(frame)
+            stream_was_reset if @streams.key?(frame.stream_id)
+            super
+          end
+
+          # Called for every stream that ends by RST_STREAM, whoever sends that.
+          def stream_was_reset
+            @patience.lose
           end
 
           # Ends the connection both ways. The reader is told so, and closes it.
@@ -128,6 +152,13 @@ module Hyperion
           end
 
           private
+
+          def use_room
+            return unless available_size.positive?
+
+            @sender.wake
+            @ordinary.each_key { |stream| stream.window_updated(available_size) if stream.active? }
+          end
 
           # What is written is whole frames, that nothing may hold back.
           def push_every_write

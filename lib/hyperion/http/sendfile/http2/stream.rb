@@ -34,6 +34,12 @@ module Hyperion
             super
           end
 
+          # A client can have a stream reset, too: by a frame that is wrong for it.
+          def send_reset_stream(code = ::Protocol::HTTP2::Error::NO_ERROR)
+            @connection.stream_was_reset unless code == ::Protocol::HTTP2::Error::NO_ERROR
+            super
+          end
+
           # Whether the response says that fields will follow its body.
           attr_writer :trailed
 
@@ -70,7 +76,7 @@ module Hyperion
           # Called by the output when it can't go on.
           def give_up
             @output = nil
-            send_reset_stream(::Protocol::HTTP2::INTERNAL_ERROR)
+            send_reset_stream(::Protocol::HTTP2::Error::INTERNAL_ERROR)
           end
 
           def finish_output(error = nil)

@@ -127,7 +127,7 @@ module Hyperion
 
           # {Falcon} and {HTTP2} say themselves when they serve as async-http does.
           def ordinary_falcon
-            return if defined?(AsyncHTTP::Foundations) && !(Falcon.supported? && HTTP2.supported?)
+            return if defined?(AsyncHTTP::Foundations) && !AsyncHTTP::Foundations.known?
 
             Notice.off("sending files by Falcon", "its endpoint has async-http's own protocol",
                        "Bodies go through the server. Give the endpoint `protocol: Hyperion::Http::Sendfile::Falcon`.")
