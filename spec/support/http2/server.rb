@@ -26,10 +26,11 @@ module Seen
   @closed_again = 0
   @bursts = 0
   @largest = 0
+  @calls = 0
   @writing = 0
 
   class << self
-    attr_accessor :open, :closed_again, :bursts, :largest, :writing
+    attr_accessor :open, :closed_again, :bursts, :largest, :writing, :calls
   end
 
   module Closing
@@ -59,6 +60,7 @@ S.singleton_class.prepend(Seen::Calls)
 
 plain = S::Files.new(root, {}, "application/octet-stream", timeout: TIMEOUT)
 files = lambda do |env|
+  Seen.calls += 1
   plain.call(env).tap { |response| response.last.extend(Seen::Closing) if S::FileBody === response.last }
 end
 stock = Rack::Files.new(root, {}, "application/octet-stream")
@@ -80,7 +82,7 @@ end
 report = lambda do |_|
   tasks = ObjectSpace.each_object(Async::Task).count(&:alive?)
   found = { open: Seen.open, closed_again: Seen.closed_again, bursts: Seen.bursts, largest: Seen.largest,
-            writing: Seen.writing, tasks: tasks, objects: GC.stat(:total_allocated_objects) }
+            writing: Seen.writing, calls: Seen.calls, tasks: tasks, objects: GC.stat(:total_allocated_objects) }
   [200, {}, [JSON.generate(found)]]
 end
 apps = {

@@ -46,6 +46,8 @@ module Hyperion
             server.read_connection_preface(settings)
             server.start_connection
             server
+          rescue ::Protocol::HTTP2::Error, EOFError, Errno::EPIPE, Errno::ECONNRESET => e
+            raise e.extend(::Protocol::HTTP::BadRequest) # the client's fault, so async-http does not log it
           end
 
           # As async-http's own: there is nothing special in asking.
