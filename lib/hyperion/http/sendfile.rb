@@ -14,11 +14,14 @@ end
 require "io/wait"
 require "timeout"
 require_relative "sendfile/version"
+# A gem that comes compiled has a folder for each Ruby.
+folder = RUBY_VERSION[/\A\d+\.\d+/] if Dir.exist?(File.join(__dir__, "sendfile", RUBY_VERSION[/\A\d+\.\d+/]))
+extension = ["hyperion/http/sendfile", *folder, "hyperion_sendfile"].join("/")
 begin
   # By the load path: RubyGems may keep what it compiles in a folder apart.
-  require "hyperion/http/sendfile/hyperion_sendfile"
+  require extension
 rescue LoadError => e
-  raise unless e.path == "hyperion/http/sendfile/hyperion_sendfile" # built, and not loadable
+  raise unless e.path == extension # built, and not loadable
 
   require_relative "sendfile/fallback"
 end

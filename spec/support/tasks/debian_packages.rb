@@ -16,16 +16,13 @@ module DebianPackages
 
   module_function
 
-  # With +dependencies+ also what they need, as on a machine that has nothing yet.
-  def unpack(packages, into:, suite:, architecture:, dependencies: true)
+  # With what they depend on, as on a machine that has nothing yet. +suite+ may be several that complete each other.
+  def unpack(packages, into:, suite:, architecture:)
     Dir.mktmpdir("debian-packages") do |state|
       environment = { "APT_CONFIG" => configuration(state, suite, architecture), "DEBIAN_FRONTEND" => "noninteractive" }
       attempt(environment, "apt-get", "update", "-q")
-      fetch = dependencies ? %w[install -qy --download-only] : %w[download -q]
-      archives = File.join(state, "archives")
-      attempt(environment, "apt-get", *fetch, *packages, chdir: archives)
-      FileUtils.mkdir_p(into)
-      Dir.glob(File.join(archives, "*.deb")) { |archive| attempt({}, "dpkg-deb", "-x", archive, into) }
+      attempt(environment, "apt-get", "install", "-qy", "--download-only", *packages)
+      Dir.glob(File.join(state, "archives/*.deb")) { |archive| attempt({}, "dpkg-deb", "-x", archive, into) }
     end
   end
 
@@ -37,7 +34,8 @@ module DebianPackages
   # Nothing of this machine's own apt is read or changed. A release that is past its date will do.
   def configuration(state, suite, architecture)
     FileUtils.mkdir_p(%w[lists/partial archives/partial etc].map { |folder| File.join(state, folder) })
-    File.write(File.join(state, "etc/sources.list"), "deb [signed-by=#{KEYRING}] #{MIRROR} #{suite} main\n")
+    sources = Array(suite).map { |name| "deb [signed-by=#{KEYRING}] #{MIRROR} #{name} main\n" }
+    File.write(File.join(state, "etc/sources.list"), sources.join)
     FileUtils.touch(File.join(state, "status"))
     File.join(state, "apt.conf").tap do |path|
       File.write(path, <<~CONFIGURATION)

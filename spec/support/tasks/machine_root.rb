@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# A root of a foreign architecture, for programs that the kernel has qemu emulate. Its packages are unpacked rather than
+# A root of any architecture: the kernel has qemu emulate foreign programs. Its packages are unpacked rather than
 # installed, and its compiler is a cross compiler that this processor runs itself: emulation would take minutes for
 # either.
 
@@ -10,19 +10,23 @@ class MachineRoot < DebianRoot
   # Of each architecture of Debian's: what qemu calls it, and its cross compiler.
   Architecture = Struct.new(:emulator, :compiler)
   ARCHITECTURES = {
+    "amd64" => Architecture.new("qemu-x86_64", "gcc-x86-64-linux-gnu"),
     "i386" => Architecture.new("qemu-i386", "gcc-i686-linux-gnu"),
     "arm64" => Architecture.new("qemu-aarch64", "gcc-aarch64-linux-gnu"),
     "s390x" => Architecture.new("qemu-s390x", "gcc-s390x-linux-gnu")
   }.freeze
   RUN_BY = { "amd64" => %w[amd64 i386] }.freeze
 
-  BASE = %w[base-files coreutils dash libc6-dev make].freeze
+  BASE = %w[base-files coreutils dash].freeze
+  COMPILING = %w[libc6-dev make].freeze
   MERGED = %w[bin lib lib64 sbin].freeze
   BINFMT = "/proc/sys/fs/binfmt_misc"
 
-  def initialize(name, architecture:, suite:, packages:, afterwards: [])
-    super(name, suite: suite, packages: [*BASE, *packages], afterwards: afterwards)
+  # +suite+ may be several that complete each other.
+  def initialize(name, architecture:, suite:, packages:, afterwards: [], compiler: true)
+    super(name, suite: suite, packages: [*BASE, *(COMPILING if compiler), *packages], afterwards: afterwards)
     @name = architecture
+    @compiler = compiler
     @architecture = ARCHITECTURES.fetch(architecture)
     @machine = DebianPackages.architecture
   end
@@ -47,10 +51,14 @@ class MachineRoot < DebianRoot
       FileUtils.mkdir_p(File.join(part, "usr", folder))
       File.symlink("usr/#{folder}", File.join(part, folder))
     end
-    DebianPackages.unpack(@packages, into: part, suite: @suite, architecture: @name)
-    DebianPackages.unpack([@architecture.compiler], into: part, suite: @suite, architecture: @machine)
+    unpack(@packages, @name, part)
+    unpack([@name == @machine ? "gcc" : @architecture.compiler], @machine, part) if @compiler
     stand_in_for_installation(part)
     complete(part)
+  end
+
+  def unpack(packages, architecture, part)
+    DebianPackages.unpack(packages, into: part, suite: @suite, architecture: architecture)
   end
 
   # What the packages would have made while they were installed, as far as it is needed.

@@ -652,6 +652,21 @@ RSpec.describe Hyperion::Http::Sendfile do
       expect([output, success]).to eq(["true\n", true])
     end
 
+    it "takes the extension of its Ruby from a gem that comes compiled", needs: %i[extension another_ruby] do
+      extension = $LOADED_FEATURES.grep(/hyperion_sendfile\.#{RbConfig::CONFIG["DLEXT"]}\z/).first
+      library = File.join(Payload.dir, "compiled")
+      FileUtils.cp_r(File.expand_path("../..", File.dirname(S.method(:copy_to_socket).source_location.first)), library)
+      FileUtils.rm_f(Dir.glob(File.join(library, "**", File.basename(extension))))
+      folder = File.join(library, "hyperion/http/sendfile", RUBY_VERSION[/\A\d+\.\d+/])
+      FileUtils.mkdir(folder)
+      FileUtils.cp(extension, folder)
+      output, = Open3.capture2(RbConfig.ruby, "-I", library, "-e", <<~RUBY, err: File::NULL)
+        require "hyperion-sendfile"
+        puts $LOADED_FEATURES.grep(/hyperion_sendfile/)
+      RUBY
+      expect(output.strip).to eq(File.realpath(File.join(folder, File.basename(extension))))
+    end
+
     it "keeps what is internal to itself" do
       rack = %i[FileBody Files Middleware ServerSocket] # where other specs have loaded that part
       expect((S.constants - rack).sort)
