@@ -19,7 +19,9 @@ hs_queued(int fd)
 
 /*
  * Setting TCP_NODELAY sends what is queued, past Nagle's algorithm and MSG_MORE, also where it was
- * set before; resetting it leaves the queue so. Not TCP, or nothing unsent: nothing is held.
+ * set before; resetting it leaves the queue as it is. If the kernel says that nothing is unsent, or the
+ * descriptor is not TCP, nothing is held back. A kernel without SIOCOUTQNSD (gVisor, qemu-user) says
+ * neither, and then it may be.
  */
 void
 hs_push(int fd, bool more)
@@ -27,7 +29,7 @@ hs_push(int fd, bool more)
     int unsent = 0, nodelay, on = 1;
     socklen_t size = sizeof(nodelay);
 
-    if (ioctl(fd, SIOCOUTQNSD, &unsent) < 0 || unsent == 0) return;
+    if (ioctl(fd, SIOCOUTQNSD, &unsent) == 0 && unsent == 0) return;
     if (getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &nodelay, &size) < 0 || (nodelay && !more)) return;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     if (!nodelay) setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &nodelay, sizeof(nodelay));
