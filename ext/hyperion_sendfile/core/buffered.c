@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -22,11 +23,10 @@
 
 /*
  * A small body is one read, and a head that fits is copied in front of it: one buffer costs the kernel
- * less than two. It does not lie on the stack: where little of that is left, it would reach across the page that
- * guards it, and into the next fiber's.
+ * less than two. The buffer is not on the stack: a fiber may have little of that left, and a large array
+ * would reach across its guard page. Nor is it kept for the thread, which would cost every thread as much.
  */
 enum { BODY_ROOM = HS_SMALL_FILE_THRESHOLD, HEAD_ROOM = 4 * 1024 };
-static _Thread_local char buffer[HEAD_ROOM + BODY_ROOM];
 
 /* Whether a write to fd returns rather than wait: O_NONBLOCK is set, or it is a regular file. */
 bool
@@ -165,28 +165,17 @@ typedef ssize_t reader(int fd, void *buffer, size_t size, off_t offset);
  * dropped and read again: the file is the only place that holds what is unsent.
  */
 static struct hs_moved
-read_and_send(const struct hs_transfer *t, reader *read)
+read_and_send(const struct hs_transfer *t, reader *read, char *buffer, size_t room, off_t done)
 {
-    size_t head = t->head_length - t->head_sent; /* of it, in front of the next piece */
+    size_t head = t->head_length - t->head_sent - (size_t)done; /* in front of the next piece */
     off_t chunk = hs_next_chunk(t);
-    off_t end = (off_t)head + chunk; /* of head and chunk laid end to end */
-    off_t done = 0;
+    off_t end = done + (off_t)head + chunk; /* of head and chunk laid end to end */
 
-    if (chunk == 0) return hs_send_head(t, false);
-    if (head > HEAD_ROOM) {
-        struct hs_moved moved = hs_send_head(t, true);
-
-        if (moved.err != 0) return moved;
-        done = (off_t)head;
-        head = 0;
-    } else {
-        memcpy(buffer, t->head + t->head_sent, head);
-    }
-
+    memcpy(buffer, t->head + t->head_sent + done, head);
     do {
         off_t body = hs_split(t, done, 0).body;
         off_t left = chunk - body;
-        ssize_t got = read(t->in_fd, buffer + head, left < BODY_ROOM ? (size_t)left : BODY_ROOM,
+        ssize_t got = read(t->in_fd, buffer + head, left < (off_t)room ? (size_t)left : room,
                            t->offset + t->sent + body);
         size_t asked;
         ssize_t sent;
@@ -204,16 +193,42 @@ read_and_send(const struct hs_transfer *t, reader *read)
     return hs_split(t, done, 0);
 }
 
+/* A head that is too long for the buffer goes ahead by itself. */
+static struct hs_moved
+by_way_of_memory(const struct hs_transfer *t, reader *read)
+{
+    size_t head = t->head_length - t->head_sent;
+    off_t chunk = hs_next_chunk(t);
+    size_t room = chunk < BODY_ROOM ? (size_t)chunk : BODY_ROOM;
+    struct hs_moved moved = {0};
+    char *buffer;
+
+    if (chunk == 0) return hs_send_head(t, false);
+    if (head > HEAD_ROOM) {
+        moved = hs_send_head(t, true);
+        if (moved.err != 0) return moved;
+        head = 0;
+    }
+    buffer = malloc(head + room);
+    if (!buffer) {
+        moved.err = ENOMEM;
+        return moved;
+    }
+    moved = read_and_send(t, read, buffer, room, (off_t)moved.head);
+    free(buffer);
+    return moved;
+}
+
 struct hs_moved
 hs_buffered(const struct hs_transfer *t)
 {
-    return read_and_send(t, pread);
+    return by_way_of_memory(t, pread);
 }
 
 struct hs_moved
 hs_buffered_resident(const struct hs_transfer *t)
 {
-    struct hs_moved moved = read_and_send(t, hs_read_resident);
+    struct hs_moved moved = by_way_of_memory(t, hs_read_resident);
 
     moved.refused = moved.err == EOPNOTSUPP;
     return moved;

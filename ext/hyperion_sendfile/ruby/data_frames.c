@@ -142,8 +142,7 @@ frames_set(int argc, VALUE *argv, VALUE self)
     if (hs_frames_wire_length(f) < 0) {
         rb_raise(rb_eRangeError, "len is too large for so many frames");
     }
-    if (!NIL_P(argv[0])) hs_memory_hold(argv[0]);
-    region->memory = argv[0];
+    region->memory = NIL_P(argv[0]) ? Qnil : hs_memory_hold(argv[0], &f->offset, f->length);
     find_memory(region);
     return self;
 }
@@ -324,6 +323,7 @@ hs_init_frames(VALUE mNative)
 {
     VALUE cFrames = rb_define_class_under(mNative, "Frames", rb_cObject);
 
+    hs_memory_init();
     rb_undef_alloc_func(cFrames);
     rb_define_singleton_method(cFrames, "new", frames_new, 0);
     rb_define_singleton_method(cFrames, "buffers?", frames_buffers_p, 0);

@@ -21,12 +21,13 @@ int64_t hs_timeout_ns(VALUE timeout);
 
 /*
  * memory_io_buffer.c or memory_string.c: a String, frozen, or an IO::Buffer where it has_buffers. _bytes: how
- * many there are, from base on. While held, they stay where they are. _forget: of a holder that is garbage, as
- * the memory may be by then.
+ * many there are, from base on. While held, they stay where they are: what _hold returns, which is a copy of the
+ * region, at offset 0, where the memory is part of another's. _forget: of a holder that is garbage.
  */
 extern const bool hs_memory_has_buffers;
 size_t hs_memory_bytes(VALUE memory, const char **base);
-void hs_memory_hold(VALUE memory);
+void hs_memory_init(void);
+VALUE hs_memory_hold(VALUE memory, off_t *offset, off_t length);
 void hs_memory_let_go(VALUE memory);
 void hs_memory_forget(VALUE memory);
 

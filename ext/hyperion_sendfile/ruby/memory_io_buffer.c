@@ -10,17 +10,39 @@
 
 #include <stdlib.h>
 
-/* Of a buffer that is held. It stays where it is, being marked, and belongs to one Ractor. */
+/*
+ * Of a buffer that is locked for us. The list keeps it alive, so that its VALUE stays that of this buffer for
+ * as long as the hold is there.
+ */
 struct hold {
     VALUE memory;
-    long count;
+    long count; /* of holders; at 0 it is to be unlocked, by somebody who may call Ruby */
     struct hold *next;
 };
 
-/* Under the lock of owned.c, which a fork takes, too; nothing of Ruby's is called there. */
+/* Changed under the lock of owned.c, which a fork takes, too; nothing of Ruby's is called there. */
 static struct hold *holds;
 
 const bool hs_memory_has_buffers = true;
+
+static void
+mark_holds(void *data)
+{
+    (void)data;
+    for (const struct hold *hold = holds; hold; hold = hold->next)
+        rb_gc_mark(hold->memory);
+}
+
+static const rb_data_type_t HOLDS = {
+    .wrap_struct_name = "Hyperion::Http::Sendfile buffers held",
+    .function = {.dmark = mark_holds},
+};
+
+void
+hs_memory_init(void)
+{
+    rb_gc_register_mark_object(TypedData_Wrap_Struct(0, &HOLDS, &holds));
+}
 
 size_t
 hs_memory_bytes(VALUE memory, const char **base)
@@ -37,31 +59,81 @@ hs_memory_bytes(VALUE memory, const char **base)
     return bytes ? size : 0;
 }
 
-/* Holds it once more (1) or less (-1), and tells how often it is held then: 0 when it was not, or is not any more. */
-static long
+/* Holds it once more (1) or less (-1). False: it is not held. */
+static bool
 count(VALUE memory, long by)
 {
-    struct hold **at, *hold;
-    long now = 0;
+    struct hold *hold;
 
     hs_own_begin();
-    for (at = &holds; (hold = *at) != NULL && hold->memory != memory;)
-        at = &hold->next;
-    if (hold) now = hold->count += by;
-    if (hold && now == 0) {
-        *at = hold->next;
-        free(hold);
-    }
+    for (hold = holds; hold && (hold->memory != memory || hold->count == 0);)
+        hold = hold->next;
+    if (hold) hold->count += by;
     hs_own_end();
-    return now;
+    return hold != NULL;
 }
 
-void
-hs_memory_hold(VALUE memory)
+/* Takes one that nobody holds any more from the list. Qnil: there is none. */
+static VALUE
+take_unheld(void)
+{
+    struct hold **at, *hold;
+    VALUE memory = Qnil;
+
+    hs_own_begin();
+    for (at = &holds; (hold = *at) != NULL && hold->count > 0;)
+        at = &hold->next;
+    if (hold) {
+        memory = hold->memory;
+        *at = hold->next;
+    }
+    hs_own_end();
+    free(hold);
+    return memory;
+}
+
+static void
+unlock_unheld(void)
+{
+    VALUE memory;
+
+    while (!NIL_P(memory = take_unheld()))
+        rb_io_buffer_try_unlock(memory);
+}
+
+/* A part of another buffer: to lock it does not keep that one from being freed. */
+static bool
+is_slice(VALUE memory)
+{
+    void *base;
+    size_t size;
+    enum rb_io_buffer_flags flags = rb_io_buffer_get_bytes(memory, &base, &size);
+
+    return base && !(flags & (RB_IO_BUFFER_EXTERNAL | RB_IO_BUFFER_INTERNAL | RB_IO_BUFFER_MAPPED));
+}
+
+static VALUE
+copy_of(VALUE slice, off_t *offset, off_t length)
+{
+    const char *base;
+    off_t size = (off_t)hs_memory_bytes(slice, &base);
+    VALUE copy;
+
+    if (size < *offset + length) return slice; /* as will be said */
+    copy = rb_obj_freeze(rb_str_new(base + *offset, (long)length));
+    *offset = 0;
+    return copy;
+}
+
+VALUE
+hs_memory_hold(VALUE memory, off_t *offset, off_t length)
 {
     struct hold *first;
 
-    if (RB_TYPE_P(memory, T_STRING) || count(memory, 1) > 0) return;
+    if (RB_TYPE_P(memory, T_STRING)) return memory;
+    if (is_slice(memory)) memory = copy_of(memory, offset, length);
+    unlock_unheld();
+    if (RB_TYPE_P(memory, T_STRING) || count(memory, 1)) return memory;
     rb_io_buffer_lock(memory); /* or an error: somebody else has it */
     first = malloc(sizeof(*first));
     if (!first) {
@@ -72,17 +144,20 @@ hs_memory_hold(VALUE memory)
     *first = (struct hold){.memory = memory, .count = 1, .next = holds};
     holds = first;
     hs_own_end();
+    return memory;
 }
 
 void
 hs_memory_let_go(VALUE memory)
 {
-    if (RB_TYPE_P(memory, T_STRING) || count(memory, -1) > 0) return;
-    rb_io_buffer_unlock(memory);
+    if (RB_TYPE_P(memory, T_STRING)) return;
+    count(memory, -1);
+    unlock_unheld();
 }
 
+/* Called by the garbage collector: the buffer is unlocked when the next one is held. */
 void
 hs_memory_forget(VALUE memory)
 {
-    (void)count(memory, -1);
+    count(memory, -1);
 }

@@ -13,9 +13,16 @@ hs_memory_bytes(VALUE memory, const char **base)
 }
 
 void
-hs_memory_hold(VALUE memory)
+hs_memory_init(void)
 {
-    (void)memory;
+}
+
+VALUE
+hs_memory_hold(VALUE memory, off_t *offset, off_t length)
+{
+    (void)offset;
+    (void)length;
+    return memory;
 }
 
 void

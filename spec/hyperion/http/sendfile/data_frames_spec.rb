@@ -265,6 +265,63 @@ RSpec.describe Hyperion::Http::Sendfile, ".copy_data_frames" do
         expect(buffer).not_to be_locked
       end
 
+      # Their cursors and the buffers become garbage together, and are not swept in any order.
+      def give_up_many(out, peer)
+        Array.new(300) do
+          buffer = buffer_of("x" * 100)
+          fiber = Fiber.new(blocking: true) do
+            S.copy_data_frames(out, buffer, 0, 100, stream_id: 1) { Fiber.yield }
+          end
+          fiber.resume
+          peer.read_nonblock(65_536)
+          [buffer, fiber]
+        end
+        nil
+      end
+
+      it "locks each, after others were given up midway" do
+        out, peer = UNIXSocket.pair.each { |socket| Cleanup.close(socket) }
+        locked = Array.new(10) do
+          give_up_many(out, peer)
+          GC.start(full_mark: true, immediate_sweep: false)
+          Array.new(300) do
+            buffer = buffer_of("y" * 100)
+            locked = nil
+            S.copy_data_frames(out, buffer, 0, 100, stream_id: 1) { locked = buffer.locked? }
+            peer.read_nonblock(65_536)
+            locked
+          end
+        end
+        expect(locked.flatten).to all(be(true))
+      end
+
+      it "lets go of one that was given up midway" do
+        out, peer = UNIXSocket.pair.each { |socket| Cleanup.close(socket) }
+        buffer = buffer_of("x" * 100)
+        Fiber.new(blocking: true) { S.copy_data_frames(out, buffer, 0, 100, stream_id: 1) { Fiber.yield } }.resume
+        other = buffer_of("y")
+        eventually("the buffer is unlocked") do
+          GC.start
+          S.copy_data_frames(StringIO.new, other, 0, 1, stream_id: 1)
+          !buffer.locked?
+        end
+        expect(peer.readpartial(65_536)).not_to be_empty
+      end
+
+      it "sends a copy of what is part of another, which may be freed meanwhile" do
+        whole = buffer_of(payload(large))
+        part = whole.slice(3, large - 3)
+        channel = channel(:tcp, small: true)
+        reader = channel.read(:stalled)
+        sender = start_frames(:thread, channel.out, part, 4, large - 7)
+        await_backpressure(channel, sender)
+        whole.free
+        reader.go(:greedy)
+        expect(sender.value).to eq(large - 7)
+        channel.finish
+        expect(reader.result).to be_payload(expected(large, 7, large - 7))
+      end
+
       it "does not take one that somebody else has locked" do
         buffer = buffer_of("text")
         buffer.locked do
