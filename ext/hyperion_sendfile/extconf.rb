@@ -66,10 +66,11 @@ have_struct_member("rb_io_t", "wbuf", "ruby/io.h") # of which newer Rubies say n
 os = platform
 splice = os == "linux" && have_func("splice", "fcntl.h") ? "splice" : "splice_none"
 ktls = os == "linux" && have_const("TLS_SET_RECORD_TYPE", "linux/tls.h") ? "ktls" : "ktls_none"
-resident = os == "linux" && have_const("RWF_NOWAIT", "sys/uio.h") ? "resident_preadv2" : "resident_none"
+statx = os == "linux" && have_func("statx", "sys/stat.h")
+resident = statx && have_const("RWF_NOWAIT", "sys/uio.h") ? "resident_preadv2" : "resident_none"
 cork = os == "linux" ? "cork" : "cork_none"
 queue = have_const("SIOCOUTQNSD", "linux/sockios.h") ? "queue" : "queue_none"
-cached = os == "linux" && have_const("RESOLVE_CACHED", "linux/openat2.h") ? "cached_openat2" : "cached_none"
+opening = statx && have_const("RESOLVE_CACHED", "linux/openat2.h") ? "open_openat2" : "open_none"
 alarm = os == "linux" && have_const("SIGEV_THREAD_ID", "signal.h") ? "alarm_timer" : "alarm_none"
 have_library("rt", "timer_create", "time.h") # where libc does not have it
 preadv = have_func("preadv", "sys/uio.h") ? "read_preadv" : "read_pread"
@@ -78,9 +79,9 @@ memory = buffers ? "memory_io_buffer" : "memory_string"
 discard = have_func("sigtimedwait", "signal.h") ? "discard_sigtimedwait" : "discard_sigwait"
 
 $defs << "-D_GNU_SOURCE" << "-D_FILE_OFFSET_BITS=64"
-sources = %w[hyperion_sendfile native arguments gvl data_frames records
+sources = %w[hyperion_sendfile native open arguments gvl data_frames records
              owned transfer wait sigpipe buffered small switch nagle stats framed frames] +
-          [preadv, memory, "region_#{region}", "os_#{os}", splice, queue, ktls, resident, cached, cork, alarm, discard]
+          [preadv, memory, "region_#{region}", "os_#{os}", splice, queue, ktls, resident, opening, cork, alarm, discard]
 $srcs = sources.map { |name| "#{name}.c" }
 folders = %w[ruby core os os/linux os/darwin os/freebsd os/portable]
 $VPATH.concat(folders.map { |folder| "$(srcdir)/#{folder}" })

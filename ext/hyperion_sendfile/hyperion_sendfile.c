@@ -13,7 +13,8 @@
  *   ruby/records.c, os/linux/cork.c, core/nagle.c  TLS in userspace, by way of Ruby's OpenSSL
  *   os/linux/ktls.c        what a descriptor needs on which the kernel encrypts
  *   os/linux/queue.c       what the kernel has taken and not delivered
- *   os/linux/resident_preadv2.c, os/linux/cached_openat2.c   what is in the page cache; what can be opened at once
+ *   os/linux/resident_preadv2.c                    what is in the page cache
+ *   ruby/open.c, os/linux/open_openat2.c           files for the Rack app
  *   core/stats.c           what was done
  *
  * os/portable/ has what a system without one of these gets instead.

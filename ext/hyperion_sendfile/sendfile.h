@@ -117,27 +117,33 @@ hs_method *hs_kernel_method(hs_method *method);
 hs_method *hs_small_method(const struct hs_transfer *transfer);
 
 /*
- * resident_preadv2.c or resident_none.c: the page cache. _read_: as pread, but -1 (EOPNOTSUPP) for
- * what is not there, or not known to be. hs_resident: false when a part of it is known to be missing.
+ * resident_preadv2.c or resident_none.c: the page cache. _read_: as pread, but -1 (EOPNOTSUPP) for what is not there,
+ * or not known to be. hs_resident: whether all of it is known to be there. hs_tells_resident: whether that can be known
+ * of this file. hs_is_local: whether its file system opens and closes it, and reads what is in the page cache, without
+ * asking a server. None of them waits, but hs_is_local, and hs_tells_resident where it may.
  */
 ssize_t hs_read_resident(int fd, void *buffer, size_t size, off_t offset);
 bool hs_resident(int fd, off_t offset, off_t length);
+bool hs_tells_resident(int fd, off_t offset, bool may_wait);
+bool hs_is_local(int fd);
 
 /*
- * cached_openat2.c or cached_none.c: the regular file that path names below root, where nothing on the way
- * has to be waited for. It is read whole into the buffer where it fits and is in the page cache, and fd is
- * -1; else fd is open for reading. false: another way has to be taken, for whatever reason. links: as the
- * Rack app Files has it.
+ * open_openat2.c or open_none.c: the regular file that path names below root. It is read whole if it has at most
+ * `small` bytes: then content is the caller's to free, and fd is -1; else fd is open for reading. This may wait for
+ * a disk or a scanner. But if known says which file is expected, it waits for nothing but a scanner. false: another way
+ * has to be taken, for whatever reason; errno is EINTR if that is all. links: as the Rack app Files has it.
  */
 enum hs_links { HS_LINKS_INSIDE, HS_LINKS_FOLLOW, HS_LINKS_REFUSE };
-struct hs_cached_file {
+struct hs_found {
     int fd;
+    char *content;
+    uint64_t device;
     uint64_t inode;
     off_t size;
     int64_t mtime_ns, ctime_ns;
 };
-bool hs_open_cached(const char *root, const char *path, enum hs_links links, void *buffer,
-                    size_t capacity, struct hs_cached_file *file);
+bool hs_open_below(const char *root, const char *path, enum hs_links links, off_t small,
+                   const struct hs_found *known, struct hs_found *found);
 
 /* stats.c: these are ours, the others mean what lib/ says that they mean. */
 enum {

@@ -39,7 +39,7 @@ RSpec.describe S::Files do
   it_behaves_like "a file server"
 
   context "where nothing is in memory yet" do
-    before { allow(S.const_get(:Native)).to receive(:open_cached) }
+    before { allow(S.const_get(:Native)).to receive(:open_below) }
 
     it_behaves_like "a file server"
 
@@ -129,7 +129,7 @@ RSpec.describe S::Files do
 
     it "is closed when the thread that opens it is killed" do
       replace("file", RackSite::LARGE)
-      allow(S.const_get(:Native)).to receive(:open_cached)
+      allow(S.const_get(:Native)).to receive(:open_below)
       expect(kill_after_open { app.call(env("/file")) }).to be_closed
     end
 
@@ -178,7 +178,7 @@ RSpec.describe S::Files do
         File.write("#{dir}/one/file", "one")
         File.symlink("../one/file", "#{dir}/two/file")
         File.symlink("one", "#{dir}/current")
-        allow(S.const_get(:Native)).to receive(:open_cached)
+        allow(S.const_get(:Native)).to receive(:open_below)
         here = DirectClient.new(S::Files.new("#{dir}/current", symlinks: symlinks))
         expect(here.call("GET", "/file").body).to eq("one")
         File.symlink("two", "#{dir}/next")
@@ -218,7 +218,7 @@ RSpec.describe S::Files do
 
   describe "a file" do
     it "that is not the one whose name was judged is not served (without /proc)" do
-      allow(S.const_get(:Native)).to receive(:open_cached)
+      allow(S.const_get(:Native)).to receive(:open_below)
       stub_const("Hyperion::Http::Sendfile::Files::Root::HAS_DESCRIPTORS", false)
       replace("file", RackSite::LARGE)
       replace("other", RackSite::LARGE)

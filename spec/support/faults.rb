@@ -325,18 +325,19 @@ module Faults
     end
 
     # A transfer in a fiber beside one that only counts its turns. The file is cold: the kernel says once that
-    # a read of it would have to wait, and the next read takes so many turns, or +disk+ ms if they don't come.
-    def beside_a_heartbeat(size:, waiter:, disk:, turns: 5, head: nil, refusals: 1)
+    # a read of it would have to wait (EAGAIN) or does not say (another errno), and the next read takes so many turns,
+    # or +disk+ ms if they don't come.
+    def beside_a_heartbeat(size:, waiter:, disk:, turns: 5, head: nil, refusals: 1, refusal: Errno::EAGAIN, **options)
       channel = channel(:tcp)
       reader = channel.read
       file = payload_file(size)
-      arm({ preadv2: Rule.new(:fail, Errno::EAGAIN::Errno, 0, refusals), pread: Rule.new(:dawdle_before, disk, 0, 1) },
+      arm({ preadv2: Rule.new(:fail, refusal::Errno, 0, refusals), pread: Rule.new(:dawdle_before, disk, 0, 1) },
           channel, file)
       beats = 0
       said, error = attempt do
         run_under(waiter) do
           beside_heartbeat(-> { @control.hold if reading? && (beats += 1) == turns }) do
-            S.copy_to_socket(channel.out, file, 0, size, head: head)
+            S.copy_to_socket(channel.out, file, 0, size, head: head, **options)
           end
         end
       end

@@ -36,6 +36,9 @@ struct hs_frames *hs_frames_of(VALUE frames);
 struct hs_frames *hs_frames_to_send(VALUE frames);
 void hs_init_frames(VALUE mNative);
 
+/* open.c */
+void hs_init_open(VALUE mNative);
+
 /* native.c */
 void hs_init_native(VALUE mSendfile);
 
@@ -61,7 +64,7 @@ struct hs_call hs_call_on(VALUE out, VALUE in);
 void hs_call_run(struct hs_call *call);
 void hs_raise_if_failed(const struct hs_call *call);
 bool hs_wait_without_gvl(VALUE io, short events, VALUE timeout);
-void hs_read_in(VALUE in, off_t offset, off_t length); /* into the page cache */
+bool hs_read_in(VALUE in, off_t offset, off_t length); /* into the page cache */
 
 /* records.c */
 void hs_records_init(void);

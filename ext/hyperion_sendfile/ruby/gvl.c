@@ -248,9 +248,10 @@ struct read_in {
     off_t offset;
     off_t length;
     bool begun;
+    bool there;
 };
 
-/* What is read is dropped: only that it is in the page cache afterwards counts. */
+/* What is read is dropped: only that it is known to be in the page cache afterwards counts. */
 static void
 read_in(void *data)
 {
@@ -259,6 +260,7 @@ read_in(void *data)
     off_t done = 0;
 
     job->begun = true;
+    if (!hs_tells_resident(job->fd, job->offset, true)) return;
     while (done < job->length) {
         off_t left = job->length - done;
         ssize_t got =
@@ -268,6 +270,7 @@ read_in(void *data)
         if (got <= 0) break; /* who reads it to send it will say why */
         done += got;
     }
+    job->there = hs_resident(job->fd, job->offset, job->length);
 }
 
 /* The region may be left before it runs, if only for another thread's turn. */
@@ -288,7 +291,8 @@ close_read_in(VALUE argument)
     return Qnil;
 }
 
-void
+/* Whether it is known to be in the page cache now. */
+bool
 hs_read_in(VALUE in, off_t offset, off_t length)
 {
     VALUE source = hs_in_source(in);
@@ -296,6 +300,7 @@ hs_read_in(VALUE in, off_t offset, off_t length)
 
     job.fd = hs_own_duplicate(hs_in_descriptor(source));
     RB_GC_GUARD(source);
-    if (job.fd < 0) return; /* only a hint */
+    if (job.fd < 0) return false;
     rb_ensure(read_in_without_gvl, (VALUE)&job, close_read_in, (VALUE)&job);
+    return job.there;
 }

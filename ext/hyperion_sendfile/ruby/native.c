@@ -506,7 +506,7 @@ native_ktls_close_record(VALUE self, VALUE io)
     return Qnil;
 }
 
-/* Native.resident?(file, offset, len) -> false when a part of it is known not to be in the page cache */
+/* Native.resident?(file, offset, len) -> whether all of it is known to be in the page cache; never waits */
 static VALUE
 native_resident_p(VALUE self, VALUE file, VALUE offset, VALUE len)
 {
@@ -518,77 +518,26 @@ native_resident_p(VALUE self, VALUE file, VALUE offset, VALUE len)
                : Qfalse;
 }
 
-/* A file up to this size is read at once. Not on the stack, of which so much may not be left. */
-enum { CACHED_MAX = 32 * 1024 };
-static _Thread_local char content[CACHED_MAX];
-
-/*
- * Not by File.for_fd: an interrupt in it leaves a File behind that closes the descriptor once more
- * when it is collected. Nothing here raises once the File has it.
- */
-#ifdef HAVE_RB_IO_OPEN_DESCRIPTOR
+/* Native.tells_resident?(file) -> whether resident? can be true for it, as far as is known without waiting */
 static VALUE
-file_for(VALUE fd)
+native_tells_resident_p(VALUE self, VALUE file)
 {
-    return rb_io_ascii8bit_binmode(
-        rb_io_open_descriptor(rb_cFile, FIX2INT(fd), FMODE_READABLE, Qnil, Qnil, NULL));
-}
-
-#else
-static VALUE
-file_for(VALUE fd)
-{
-    VALUE file = rb_obj_alloc(rb_cFile);
-    rb_io_t *fptr;
-
-    MakeOpenFile(file, fptr);
-    fptr->mode = FMODE_READABLE;
-    fptr->fd = FIX2INT(fd);
-    rb_update_max_fd(fptr->fd);
-    return rb_io_ascii8bit_binmode(file);
-}
-#endif
-
-/*
- * Native.open_cached(root, path, links) -> [content or File, inode, size, mtime, ctime], or nil
- *
- * A regular file below root, where no name on the way has to be waited for; so the GVL is kept. Its
- * content, where it is small and in the page cache. Times are in ns. nil: it is another case, whatever it
- * is. links: an enum hs_links.
- */
-static VALUE
-native_open_cached(VALUE self, VALUE root, VALUE path, VALUE links)
-{
-    const char *root_name = StringValueCStr(root);
-    const char *path_name = StringValueCStr(path);
-    unsigned policy = NUM2UINT(links);
-    struct hs_cached_file file;
-    VALUE source;
-    int failed = 0;
+    VALUE source = hs_in_source(file);
 
     (void)self;
-    if (policy > HS_LINKS_REFUSE) rb_raise(rb_eArgError, "no such policy: %u", policy);
-    if (!hs_open_cached(root_name, path_name, policy, content, sizeof(content), &file)) return Qnil;
-    if (file.fd < 0) {
-        source = rb_str_new(content, (long)file.size);
-    } else {
-        source = rb_protect(file_for, INT2FIX(file.fd), &failed);
-        if (failed) {
-            close(file.fd);
-            rb_jump_tag(failed);
-        }
-    }
-    return rb_ary_new_from_args(5, source, ULL2NUM(file.inode), OFFT2NUM(file.size),
-                                LL2NUM(file.mtime_ns), LL2NUM(file.ctime_ns));
+    return hs_tells_resident(hs_in_descriptor(source), 0, false) ? Qtrue : Qfalse;
 }
 
-/* Native.read_in(file, offset, len) -> nil: reads it into the page cache, waiting without the GVL */
+/*
+ * Native.read_in(file, offset, len) -> whether it is known to be in the page cache now
+ *
+ * Reads it, waiting without the GVL; but not where that could not be known afterwards.
+ */
 static VALUE
 native_read_in(VALUE self, VALUE file, VALUE offset, VALUE len)
 {
     (void)self;
-    hs_read_in(file, hs_bytes(offset, "offset"), hs_bytes(len, "len"));
-    return Qnil;
+    return hs_read_in(file, hs_bytes(offset, "offset"), hs_bytes(len, "len")) ? Qtrue : Qfalse;
 }
 
 static unsigned
@@ -637,6 +586,7 @@ hs_init_native(VALUE mSendfile)
     id_TimeoutError = rb_intern("TimeoutError");
     hs_records_init();
     hs_init_frames(mNative);
+    hs_init_open(mNative);
 
     rb_define_singleton_method(mNative, "transfer", native_transfer, -1);
     rb_define_singleton_method(mNative, "copy_at_once", native_copy_at_once, 7);
@@ -645,7 +595,7 @@ hs_init_native(VALUE mSendfile)
     rb_define_singleton_method(mNative, "wait", native_wait, 3);
     rb_define_singleton_method(mNative, "regular_size", native_regular_size, 1);
     rb_define_singleton_method(mNative, "resident?", native_resident_p, 3);
-    rb_define_singleton_method(mNative, "open_cached", native_open_cached, 3);
+    rb_define_singleton_method(mNative, "tells_resident?", native_tells_resident_p, 1);
     rb_define_singleton_method(mNative, "read_in", native_read_in, 3);
     rb_define_singleton_method(mNative, "count", native_count, 2);
     rb_define_singleton_method(mNative, "counted", native_counted, 1);

@@ -1,11 +1,45 @@
-/* Linux: what of a file is in the page cache, asked by preadv2(2) with RWF_NOWAIT. */
+/*
+ * Linux: what of a file is in the page cache. preadv2(2) with RWF_NOWAIT says so where the file system has it. Where
+ * it has not (overlayfs, squashfs, erofs), mincore(2) of a mapping does, of which no page is touched.
+ */
 #include "sendfile.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <stdatomic.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/uio.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#ifndef EXFAT_SUPER_MAGIC
+#define EXFAT_SUPER_MAGIC 0x2011BAB0
+#endif
+#ifndef EROFS_SUPER_MAGIC_V1
+#define EROFS_SUPER_MAGIC_V1 0xE0F5E1E2
+#endif
+#ifndef XFS_SUPER_MAGIC
+#define XFS_SUPER_MAGIC 0x58465342
+#endif
 
 /* The page cache comes and goes in runs of pages; one in so many is asked for. */
 static const off_t PROBE_EVERY = 128 * 1024;
+
+/* Pages that mincore(2) is asked for at a time. */
+enum { PAGES = 1024 };
+
+/* Where no file has anything in the page cache. */
+static const off_t FAR = (off_t)1 << 43;
+
+/*
+ * Devices whose file systems read what is in the page cache without asking a server first, as FUSE and NFS may. 0:
+ * none yet. To ask for the type of a file system can mean to ask its server; so that is done by a thread that may
+ * wait, and remembered.
+ */
+static _Atomic uint64_t local_devices[16];
 
 ssize_t
 hs_read_resident(int fd, void *buffer, size_t size, off_t offset)
@@ -18,20 +52,156 @@ hs_read_resident(int fd, void *buffer, size_t size, off_t offset)
     return -1;
 }
 
-static bool
-must_wait(int fd, off_t offset)
+enum answer { THERE, MISSING, REFUSED };
+
+static enum answer
+ask(int fd, off_t offset)
 {
     char byte;
     struct iovec iov = {.iov_base = &byte, .iov_len = 1};
 
-    return preadv2(fd, &iov, 1, offset, RWF_NOWAIT) < 0 && errno == EAGAIN;
+    if (preadv2(fd, &iov, 1, offset, RWF_NOWAIT) >= 0) return THERE; /* or the end of the file */
+    return errno == EAGAIN || errno == EINTR ? MISSING : REFUSED;
+}
+
+/* Whether all these pages, in whole ones, are in the page cache. */
+static bool
+pages_there(int fd, off_t start, size_t length, size_t page)
+{
+    unsigned char there[PAGES];
+    /* PROT_NONE: not even mlockall(2) brings in a page of it. */
+    void *map = mmap(NULL, length, PROT_NONE, MAP_SHARED, fd, start);
+    size_t pages = (length + page - 1) / page;
+    bool all;
+
+    if (map == MAP_FAILED) return false;
+    all = mincore(map, length, there) == 0;
+    for (size_t i = 0; all && i < pages; i++)
+        all = there[i] & 1;
+    munmap(map, length);
+    return all;
+}
+
+/*
+ * Of a file that this process neither owns nor may write, the kernel says that all is there (Linux 5.2), and so also
+ * what is not.
+ */
+static bool
+tells_truth(int fd, size_t page)
+{
+    unsigned char there = 1;
+    void *map = mmap(NULL, page, PROT_NONE, MAP_SHARED, fd, FAR);
+
+    if (map == MAP_FAILED) return false;
+    if (mincore(map, page, &there) < 0) there = 1;
+    munmap(map, page);
+    return !(there & 1);
+}
+
+/* What is known of the file without asking a server. */
+static bool
+describe(int fd, uint64_t *device, off_t *size)
+{
+    struct statx st;
+
+    if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE | STATX_SIZE, &st) < 0 ||
+        !S_ISREG(st.stx_mode)) {
+        return false;
+    }
+    *device = makedev(st.stx_dev_major, st.stx_dev_minor);
+    *size = (off_t)st.stx_size;
+    return true;
+}
+
+static bool
+is_local(uint64_t device)
+{
+    for (size_t i = 0; i < sizeof(local_devices) / sizeof(*local_devices); i++) {
+        uint64_t known = atomic_load(&local_devices[i]);
+
+        if (known == device) return true;
+        if (known == 0) return false;
+    }
+    return false;
+}
+
+static void
+remember(uint64_t device)
+{
+    for (size_t i = 0; i < sizeof(local_devices) / sizeof(*local_devices); i++) {
+        uint64_t none = 0;
+
+        if (atomic_compare_exchange_strong(&local_devices[i], &none, device) || none == device) {
+            return;
+        }
+    }
+}
+
+static bool
+mapped_resident(int fd, off_t offset, off_t length)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    off_t at = offset - offset % (off_t)page;
+    off_t end = offset + length;
+    uint64_t device;
+    off_t size;
+
+    if (!describe(fd, &device, &size) || !is_local(device)) return false;
+    if (end > size) end = size;
+    if (at < end && !tells_truth(fd, page)) return false;
+    while (at < end) {
+        off_t window = (off_t)(PAGES * page);
+
+        if (window > end - at) window = end - at;
+        if (!pages_there(fd, at, (size_t)window, page)) return false;
+        at += window;
+    }
+    return true;
 }
 
 bool
 hs_resident(int fd, off_t offset, off_t length)
 {
+    if (length <= 0) return true;
     for (off_t at = 0; at < length; at += PROBE_EVERY) {
-        if (must_wait(fd, offset + at)) return false;
+        enum answer answer = ask(fd, offset + at);
+
+        if (answer == REFUSED) return mapped_resident(fd, offset + at, length - at);
+        if (answer == MISSING) return false;
     }
-    return length <= 0 || !must_wait(fd, offset + length - 1);
+    return ask(fd, offset + length - 1) == THERE;
+}
+
+bool
+hs_is_local(int fd)
+{
+    struct statfs fs;
+
+    if (fstatfs(fd, &fs) < 0) return false;
+    switch ((uint32_t)fs.f_type) {
+    case EXT4_SUPER_MAGIC: /* and ext2 and ext3 */
+    case XFS_SUPER_MAGIC:
+    case BTRFS_SUPER_MAGIC:
+    case F2FS_SUPER_MAGIC:
+    case TMPFS_MAGIC:
+    case OVERLAYFS_SUPER_MAGIC:
+    case SQUASHFS_MAGIC:
+    case EROFS_SUPER_MAGIC_V1:
+    case ISOFS_SUPER_MAGIC:
+    case MSDOS_SUPER_MAGIC:
+    case EXFAT_SUPER_MAGIC: return true;
+    default: return false;
+    }
+}
+
+bool
+hs_tells_resident(int fd, off_t offset, bool may_wait)
+{
+    uint64_t device;
+    off_t size;
+
+    if (ask(fd, offset) != REFUSED) return true;
+    if (!describe(fd, &device, &size)) return false;
+    if (may_wait && !is_local(device) && hs_is_local(fd)) remember(device);
+    return is_local(device);
 }

@@ -318,7 +318,10 @@ module Hyperion
           return if transfer.frames.payload >= SENDFILE_FROM &&
                     Loop.run(transfer, waiter, NativeRoute.step(:sendfile, waiter), last: false)
 
-          Loop.run(transfer, waiter, NativeRoute.step(:buffered, waiter)) or raise Errno::ESPIPE
+          return if Loop.run(transfer, waiter, NativeRoute.step(:buffered, waiter))
+          raise Errno::ESPIPE if waiter.prepare(transfer)
+
+          UserspaceRoute.run(transfer, waiter)
         end
       end
 

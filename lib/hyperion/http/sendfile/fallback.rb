@@ -79,7 +79,13 @@ module Hyperion
           io.stat.size if io.stat.file?
         end
 
-        def self.open_cached(_root, _path, _links); end
+        def self.open_below(_root, _path, _links); end
+
+        def self.open_known(_root, _path, _links, *_facts); end
+
+        def self.tells_resident?(_file)
+          true
+        end
 
         def self.resident?(_file, _offset, _len)
           true

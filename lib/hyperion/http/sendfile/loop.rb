@@ -10,11 +10,14 @@ module Hyperion
         # {Sendfile.copy}, or :want_read (TLS has to hear from the peer first) or :timeout.
         #
         # @param last [Boolean] whether there is no other way behind the step's; it is believed about the end of a file
+        # @param reads_beside [Boolean] whether the step reads the file beside an event loop by itself
         # @return [Boolean] true when the region is out; false when the step's way is not supported and
         #   the rest has to go by another
-        def self.run(transfer, waiter, step, last: true)
+        def self.run(transfer, waiter, step, last: true, reads_beside: false)
           until transfer.complete?
-            waiter.prepare(transfer)
+            # TLS has to be given again what it may have sent a part of.
+            return false unless reads_beside || waiter.prepare(transfer) || transfer.in_doubt?
+
             transfer.look_for_hangup
             case step.call(transfer)
             when :done, :partial then waiter.turn(transfer) unless transfer.complete?

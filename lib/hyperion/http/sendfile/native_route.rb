@@ -107,8 +107,11 @@ module Hyperion
         end
 
         # @param fresh [Boolean] nothing was tried, or advised, yet
-        # @return [Boolean] false when the source turns out to have no offsets: it has to be streamed
+        # @return [Boolean] false when the source turns out to have no offsets, or can't be read in an event loop: the
+        #   rest is to go by {UserspaceRoute}
         def self.run(transfer, waiter, fresh)
+          return false unless waiter.prepare(transfer)
+
           copy_small(transfer, waiter) if fresh && transfer.length <= SMALL_FILE_THRESHOLD
           return true if transfer.complete?
 
@@ -132,7 +135,6 @@ module Hyperion
 
         def self.copy_small(transfer, waiter)
           transfer.route = :small
-          waiter.prepare(transfer)
           counted = 0
           moved = Sendfile.copy_small(transfer.out, transfer.file, transfer.position, transfer.length,
                                       *transfer.head) do |bytes, head_bytes|

@@ -24,8 +24,11 @@ module Hyperion
           end
           private_class_method :openssls?
 
-          # @return [Boolean] as {Loop.run}: false when the source turns out to have no offsets
+          # @return [Boolean] as {Loop.run}: false when the source turns out to have no offsets, or can't be read in an
+          #   event loop
           def self.run(transfer, waiter)
+            return false unless waiter.prepare(transfer)
+
             step = new(transfer.out, transfer.io)
             Loop.run(transfer, waiter, step)
           ensure
@@ -44,12 +47,16 @@ module Hyperion
           end
 
           def call(transfer)
-            transfer.uninterrupted do
-              Native.send_records(@ssl, @io, transfer.file, transfer.position, transfer.remaining, transfer.head,
-                                  transfer.head_sent, @buffer, transfer.frames, transfer.report?) do |bytes, in_doubt|
-                transfer.in_doubt = in_doubt
-                transfer.advance_through_head(bytes)
-              end
+            transfer.apart_from_peer { transfer.uninterrupted { send_records(transfer) } }
+          end
+
+          private
+
+          def send_records(transfer)
+            Native.send_records(@ssl, @io, transfer.file, transfer.position, transfer.remaining, transfer.head,
+                                transfer.head_sent, @buffer, transfer.frames, transfer.report?) do |bytes, in_doubt|
+              transfer.in_doubt = in_doubt
+              transfer.advance_through_head(bytes)
             end
           end
         end
@@ -70,7 +77,7 @@ module Hyperion
           # algorithm that would wait for the acknowledgement of the one before, which the peer may delay by 40 ms.
           Native.without_nagle(transfer.io) do
             (Records.serve?(transfer) && Records.run(transfer, waiter)) ||
-              Loop.run(transfer, waiter, UserspaceRoute.new(transfer, waiter))
+              UserspaceRoute.from_memory(transfer, waiter)
           end
         end
       end

@@ -23,8 +23,9 @@ module Hyperion
         attr_writer :in_doubt
         # By which way it goes: one of {Stats::ROUTES}; nil before that is decided.
         attr_accessor :route
-        # Up to where in the file {ReadAhead} has looked.
-        attr_accessor :resident_until
+        # What {ReadAhead} knows: up to where in the file the page cache has all of it, when that was seen (0: never
+        # yet), and how many bytes are to be read in at a time (nil: as many as at first).
+        attr_accessor :resident_until, :looked_at, :read_in
 
         # @param length [Integer, nil] nil: to the end of a source whose size can't be asked
         # @param timeout [Numeric, nil] seconds without a byte
@@ -48,6 +49,8 @@ module Hyperion
           @io = @route = @queued = nil
           @in_doubt = @uninterrupted = @to_end = false
           @resident_until = offset
+          @looked_at = 0
+          @read_in = nil
           start
         end
         private :begin_with
@@ -180,10 +183,11 @@ module Hyperion
           left < 2 * limit ? left / 2 : limit
         end
 
-        # What a single attempt is asked to send: all there is, since at the end of what it was asked for it
-        # lets go of a short segment. It stops by itself before it keeps an event loop waiting.
+        # What a single attempt is asked to send: as much as can be, since at the end of what it was asked for it
+        # lets go of a short segment; but in an event loop nothing that has to be read from a disk.
         def step_length
-          remaining
+          known = @resident_until - position
+          known.positive? ? [known, remaining].min : remaining
         end
 
         # Counts what went out, of the region and of the head. First of all, and tells of it next: Ruby lets
@@ -219,6 +223,19 @@ module Hyperion
           status = yield
           @in_doubt = WAITS.include?(status)
           status
+        end
+
+        # Whether a part of what was last given may be out.
+        def in_doubt?
+          @in_doubt
+        end
+
+        # Runs what may wait for a disk. That time is not the peer's.
+        def apart_from_peer
+          began = Transfer.now if @deadline
+          yield
+        ensure
+          @deadline += Transfer.now - began if began
         end
 
         # Counts what went out of head and region laid end to end.

@@ -12,7 +12,12 @@ module Hyperion
           return TlsRoute.run(transfer, waiter) if Sendfile.tls?(transfer.out)
 
           transfer.route = :userspace
-          Loop.run(transfer, waiter, new(transfer, waiter))
+          from_memory(transfer, waiter)
+        end
+
+        # @return [true]
+        def self.from_memory(transfer, waiter)
+          Loop.run(transfer, waiter, new(transfer, waiter), reads_beside: true)
         end
 
         def initialize(transfer, waiter)
@@ -70,14 +75,16 @@ module Hyperion
           @buffer
         end
 
-        # Only a stream can keep us waiting.
+        # Of a stream, the wait is a part of the time that the caller allows; of a disk it is not.
         def read(length, transfer)
           if Sources::Stream === @source
             return within(transfer) { @source.read(length, transfer.position, @buffer) } unless @source.io
 
             wait_for_source(transfer)
           end
-          @waiter.run { @source.read(length, transfer.position, @buffer) }
+          transfer.apart_from_peer do
+            @waiter.read(transfer, length) { @source.read(length, transfer.position, @buffer) }
+          end
         end
 
         # A fiber that is killed inside of an IO's own read would leave its place in that IO's queue behind.

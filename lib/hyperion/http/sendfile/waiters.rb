@@ -5,7 +5,8 @@ module Hyperion
   module Http
     module Sendfile
       # Each waiter answers `steps_wait?` (whether a step of the native route may wait by itself),
-      # `prepare(transfer)` (before each step), `wait(io, writable, seconds)` (whether the event came),
+      # `prepare(transfer)` (before each step: whether it may read the file), `read(transfer, length)` (what reads as
+      # much of the file), `wait(io, writable, seconds)` (whether the event came),
       # `limit(seconds, transfer)` (how long such a wait may be at most), `turn(transfer)` (between two steps
       # that both moved something), `pause(seconds)`, `run` (what waits by itself) and `limits?` (whether
       # Timeout can end that).
@@ -101,7 +102,16 @@ module Hyperion
 
           # A disk would keep the whole loop waiting.
           def prepare(transfer)
-            ReadAhead.call(transfer, self)
+            ReadAhead.call(transfer)
+          end
+
+          # What is no IO may not be made for another thread.
+          def read(transfer, length, &block)
+            file = transfer.file
+            return yield unless IO === file || Integer === file
+
+            length = [length, *transfer.file_remaining].min
+            Native.resident?(file, transfer.file_position, length) ? yield : ReadAhead.beside_loop(&block)
           end
 
           def wait(io, writable, seconds)
@@ -144,7 +154,13 @@ module Hyperion
           end
 
           # Other threads run while this one waits for a disk.
-          def prepare(_transfer); end
+          def prepare(_transfer)
+            true
+          end
+
+          def read(_transfer, _length, &block)
+            run(&block)
+          end
 
           def wait(io, writable, seconds)
             Native.wait(io, writable, seconds)

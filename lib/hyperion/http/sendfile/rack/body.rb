@@ -69,7 +69,7 @@ module Hyperion
             read_out(&block)
           end
         ensure
-          @file&.close if block
+          close_file if block
         end
 
         # Sends everything to a socket. The socket is closed if that fails, because a server may answer an exception
@@ -89,10 +89,14 @@ module Hyperion
 
         # Closes the file. Servers call it after every response, however that ended.
         def close
-          @file&.close
+          close_file
         end
 
         private
+
+        def close_file
+          ReadAhead.close(@file) if @file
+        end
 
         def bytesize_of(segment)
           return segment.bytesize if String === segment
@@ -157,7 +161,7 @@ module Hyperion
         end
 
         def read_chunk(offset, length, sent)
-          @file.pread([length - sent, CHUNK].min, offset + sent)
+          ReadAhead.pread(@file, [length - sent, CHUNK].min, offset + sent)
         rescue Errno::EINTR
           retry
         rescue EOFError, SystemCallError # an end of file, whatever came: servers close the connection at that

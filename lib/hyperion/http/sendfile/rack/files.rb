@@ -199,7 +199,7 @@ module Hyperion
           kept = FileBody === response.last || Unsized === response.last
           response
         ensure
-          source.close if File === source && !kept
+          ReadAhead.close(source) if File === source && !kept
         end
 
         def representation(facts, path, name, coding)
@@ -296,7 +296,7 @@ module Hyperion
 
         # @return [Array<String>, nil] nil: not to be had in one go
         def read(file, offset, length)
-          content = file.pread(length, offset)
+          content = ReadAhead.pread(file, length, offset)
           [content] if content.bytesize == length
         rescue EOFError, Errno::EINTR
           nil

@@ -87,15 +87,12 @@ module Hyperion
         end
 
         def take_over(socket, status, headers, body)
-          file = nil
           path = body.respond_to?(:to_path) ? body.to_path : body.path
           path = path.to_path if path.respond_to?(:to_path) # a Pathname
           return unless String === path && !path.include?("\0")
-          return unless File.file?(path) # the other end of a FIFO can tell that it is opened
 
-          # Non-blocking in case that it has become one. Interrupted, File.new never closes what it has opened.
-          Thread.handle_interrupt(Transfer::NEVER) { file = File.new(path, File::RDONLY | File::NONBLOCK) }
-          return unless file.stat.file? && (region = region(file.size, headers, body))
+          file, size = ReadAhead.beside_loop { open(path) }
+          return unless file && (region = region(size, headers, body))
 
           offset, length = region
           headers = headers.merge("content-length" => length.to_s) unless field(headers, "content-length")
@@ -104,7 +101,20 @@ module Hyperion
         rescue SystemCallError
           nil # what that means is for the server to say, when it asks the body
         ensure
-          file&.close unless taken
+          ReadAhead.close(file) if file && !taken
+        end
+
+        # @return [Array(File, Integer), nil] with its size; nil: it is no regular file
+        def open(path)
+          file = nil
+          return unless File.file?(path) # the other end of a FIFO can tell that it is opened
+
+          # Non-blocking in case that it has become one. Interrupted, File.new never closes what it has opened.
+          Thread.handle_interrupt(Transfer::NEVER) { file = File.new(path, File::RDONLY | File::NONBLOCK) }
+          stat = file.stat
+          found = [file, stat.size] if stat.file?
+        ensure
+          file&.close unless found
         end
 
         # Small ranges, too: the body of Rack::Files has its file open until it is read to its end, and a server that

@@ -33,7 +33,12 @@ module Hyperion
           UNSURE = [0, 4096, 16_384, 65_536].freeze
           # Bytes up to which such a file is read at once.
           AT_ONCE = 64 * 1024
-          private_constant :DESCRIPTORS, :DELETED, :TRIES, :LEASE_PAUSE, :LEASE_WAIT, :UNSURE, :AT_ONCE
+          # Seconds: opening that takes no longer waits for nobody, a scanner of viruses say.
+          QUICK = 0.01
+          # Files of which it is known how they are opened in an event loop.
+          REMEMBERED = 1024
+          private_constant :DESCRIPTORS, :DELETED, :TRIES, :LEASE_PAUSE, :LEASE_WAIT, :UNSURE, :AT_ONCE, :QUICK,
+                           :REMEMBERED
 
           # @return [String] the directory, absolute, as it was named
           attr_reader :path
@@ -47,6 +52,13 @@ module Hyperion
             @bytes = @path.b.freeze
             @symlinks = symlinks
             @policy = POLICIES.fetch(symlinks)
+            @quick = {}
+          end
+
+          # See {Files#freeze}.
+          def freeze
+            @quick = nil
+            super
           end
 
           # @param path [String] as {RequestPath.resolve} returns it
@@ -54,7 +66,7 @@ module Hyperion
           #   allowed
           # @raise [SystemCallError] it can't be opened for another reason
           def open(path)
-            open_cached(path) || open_waiting(path)
+            find(path) { find_below(path) || open_waiting(path) }
           end
 
           # As {#open}, but optimised for files that usually do not exist: stat(2) first, because rescuing ENOENT costs
@@ -64,7 +76,7 @@ module Hyperion
           # @return (see #open)
           # @raise (see #open)
           def open_if_there(path)
-            open_cached(path) || (open_waiting(path) if File.exist?(join(path)))
+            find(path) { find_below(path) || (open_waiting(path) if File.exist?(join(path))) }
           rescue Errno::EACCES, Errno::EPERM
             nil
           end
@@ -76,7 +88,11 @@ module Hyperion
           #   mtime and ctime in nanoseconds; a small file may be there as a String, read. The times are nil where the
           #   size is not what the system says, and then so is a size of which it is known only that it is large. nil:
           #   there is no regular file of that name
-          def self.open(path)
+          def self.open(path, &judge)
+            ReadAhead.beside_loop { open_here(path, &judge) }
+          end
+
+          def self.open_here(path)
             file = deadline = nil
             # The other end of a FIFO, and many a device, can tell that it is opened.
             return unless File.stat(path).file?
@@ -129,12 +145,41 @@ module Hyperion
           def self.nanoseconds(time)
             (time.to_i * Identity::NANOSECONDS) + time.nsec
           end
-          private_class_method :found, :read_out, :now, :nanoseconds
+          private_class_method :open_here, :found, :read_out, :now, :nanoseconds
 
           private
 
-          def open_cached(path)
-            Native.open_cached(@bytes, path, @policy)
+          # Opening can wait for a disk, a server, or a scanner, which nothing tells beforehand. So in an event loop only
+          # a file that was opened quickly before, and has not changed since, is opened by the loop itself.
+          def find(path, &opening)
+            return yield unless Waiters.under_scheduler?
+
+            find_again(path) || ReadAhead.beside_loop(&opening)
+          end
+
+          def find_again(path)
+            facts = @quick && @quick[path] or return
+
+            began = Transfer.now
+            *found, _device = Native.open_known(@bytes, path, @policy, *facts)
+            @quick.clear if Transfer.now - began > QUICK
+            found unless found.empty?
+          end
+
+          def find_below(path)
+            began = Transfer.now
+            *found, device = Native.open_below(@bytes, path, @policy)
+            return if found.empty?
+
+            remember(path, [device, *found.drop(1)]) if Transfer.now - began < QUICK
+            found
+          end
+
+          def remember(path, facts)
+            return unless @quick
+
+            @quick.clear if @quick.size >= REMEMBERED
+            @quick[path] = facts
           end
 
           # The file is opened below the folder that the root is at that moment, and judged by it. If the root is

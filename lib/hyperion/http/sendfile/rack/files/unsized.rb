@@ -27,13 +27,13 @@ module Hyperion
 
           # Closes the file.
           def close
-            @file.close
+            ReadAhead.close(@file)
           end
 
           private
 
           def chunk(offset)
-            @file.pread(FileBody::CHUNK, offset)
+            ReadAhead.pread(@file, FileBody::CHUNK, offset)
           rescue Errno::EINTR
             retry
           rescue EOFError
