@@ -87,6 +87,10 @@ module Hyperion
           true
         end
 
+        def self.close(file)
+          file.close
+        end
+
         def self.resident?(_file, _offset, _len)
           true
         end

@@ -52,9 +52,9 @@ module Hyperion
         # Closing waits for the server, where the file is on one.
         def self.close(file)
           return if file.closed?
-          return file.close if !Waiters.under_scheduler? || Native.tells_resident?(file)
+          return file.close if Native.tells_resident?(file)
 
-          beside_loop { file.close }
+          beside_loop { Native.close(file) }
         end
 
         def self.look(transfer, position, length)
