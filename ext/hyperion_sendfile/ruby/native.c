@@ -2,6 +2,7 @@
 #include <ruby.h>
 #include <ruby/fiber/scheduler.h>
 #include <ruby/io.h>
+#include <ruby/thread.h>
 
 #include "frames.h"
 #include "glue.h"
@@ -148,15 +149,37 @@ native_descriptor(VALUE self, VALUE out)
     return INT2NUM(hs_out_descriptor(out));
 }
 
-/* Native.regular_size(file) -> bytes, or nil when it is no regular file */
+struct facts {
+    int fd;
+    struct stat st;
+    int err;
+};
+
+static void *
+ask_for_facts(void *data)
+{
+    struct facts *facts = data;
+
+    facts->err = fstat(facts->fd, &facts->st) < 0 ? errno : 0;
+    return NULL;
+}
+
+/* Native.regular_size(file) -> bytes, or nil when it is no regular file. A server may be asked, without the GVL. */
 static VALUE
 native_regular_size(VALUE self, VALUE file)
 {
-    struct stat st;
+    VALUE source = hs_in_source(file);
+    struct facts facts = {.fd = hs_in_descriptor(source), .err = EINTR};
 
     (void)self;
-    if (fstat(hs_in_descriptor(hs_in_source(file)), &st) < 0) rb_sys_fail("fstat");
-    return S_ISREG(st.st_mode) ? OFFT2NUM(st.st_size) : Qnil;
+    if (hs_tells_resident(facts.fd, 0, false)) ask_for_facts(&facts);
+    while (facts.err == EINTR) {
+        rb_nogvl(ask_for_facts, &facts, RUBY_UBF_IO, NULL, RB_NOGVL_INTR_FAIL);
+        rb_thread_check_ints();
+        facts.fd = hs_in_descriptor(source); /* or it was closed meanwhile */
+    }
+    if (facts.err != 0) rb_syserr_fail(facts.err, "fstat");
+    return S_ISREG(facts.st.st_mode) ? OFFT2NUM(facts.st.st_size) : Qnil;
 }
 
 /*

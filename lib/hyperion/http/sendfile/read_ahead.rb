@@ -49,6 +49,13 @@ module Hyperion
           beside_loop { file.pread(length, offset) }
         end
 
+        # @return [Integer, nil] bytes; nil: it is no regular file
+        def self.regular_size(file)
+          return Native.regular_size(file) if Native.tells_resident?(file)
+
+          beside_loop { Native.regular_size(file) }
+        end
+
         # Closing waits for the server, where the file is on one.
         def self.close(file)
           return if file.closed?

@@ -20,7 +20,7 @@ module Hyperion
           return if !file.respond_to?(:pread) && (file.respond_to?(:read) || file.respond_to?(:readpartial))
 
           io = file.to_io
-          io if IO === io && Native.regular_size(io)
+          io if IO === io && ReadAhead.regular_size(io)
         end
 
         # A file that can be read at any offset.
@@ -35,7 +35,7 @@ module Hyperion
         # nil where only reading tells where the end is: a pipe, a file of /proc.
         # @return [Integer, nil] bytes
         def self.length_to_end(source, offset)
-          size = Native.regular_size(source)
+          size = ReadAhead.regular_size(source)
           return if size.nil? || size.zero?
 
           [size - offset, 0].max
@@ -58,7 +58,7 @@ module Hyperion
 
         # An IO without offsets: a pipe, a socket, a terminal.
         def self.stream?(source)
-          return false unless (IO === source || Integer === source) && Native.regular_size(source).nil?
+          return false unless (IO === source || Integer === source) && ReadAhead.regular_size(source).nil?
 
           io = Integer === source ? IO.for_fd(source, autoclose: false) : source
           io.stat.pipe? || io.stat.socket? || io.tty?

@@ -141,7 +141,7 @@ module Hyperion
         # and the size of the file is not known, or more than can be read (4,096 for every file of sysfs).
         # @return [Boolean] false: the file was truncated
         def end_here
-          return false unless @length.nil? || (@to_end && Native.regular_size(@file).to_i > position)
+          return false unless @length.nil? || (@to_end && ReadAhead.regular_size(@file).to_i > position)
 
           @length = @sent
           true
@@ -150,7 +150,7 @@ module Hyperion
         # Whether a zero from sendfile need not be the end of the file: it goes by the size that the file says it has,
         # and for some (FUSE, /proc) only a read knows.
         def end_in_doubt?
-          size = @file && Native.regular_size(@file)
+          size = @file && ReadAhead.regular_size(@file)
           size ? size.zero? || (@to_end && size > position) : false
         end
 

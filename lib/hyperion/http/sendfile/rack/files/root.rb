@@ -107,12 +107,17 @@ module Hyperion
               sleep(LEASE_PAUSE)
               retry
             end
-            stat = file.stat
+            stat = stat_of(file)
             found = found(file, stat) if stat.file? && (!block_given? || yield(file))
           rescue Errno::ENOENT, Errno::ENOTDIR, Errno::ENAMETOOLONG, Errno::ELOOP, Errno::ENXIO, Errno::ENODEV
             nil
           ensure
             file&.close unless found&.first.equal?(file)
+          end
+
+          # Where it can be, not by IO#stat: that keeps the GVL, while a server is asked.
+          def self.stat_of(file)
+            HAS_DESCRIPTORS ? File.stat("#{DESCRIPTORS}/#{file.fileno}") : file.stat
           end
 
           # What has no blocks on a disk is made while it is read (/proc, sysfs, FUSE), or it is empty, or a hole.
@@ -215,9 +220,18 @@ module Hyperion
 
           # @return [Array(String, Integer, Integer)] the root without links, its device and its inode
           def folder_now
-            real = File.realpath(@path).b
+            real = real_root
             stat = File.stat(real)
             [real == "/" ? "" : real, stat.dev, stat.ino]
+          end
+
+          # File.realpath keeps the GVL.
+          def real_root
+            return File.realpath(@path).b unless HAS_DESCRIPTORS
+
+            Dir.open(@path) { |folder| File.readlink("#{DESCRIPTORS}/#{folder.fileno}").b }
+          rescue Errno::EACCES # it can be entered, and not be read
+            File.realpath(@path).b
           end
 
           # @return [Symbol] :allowed, :refused, or :unsure: what it was opened by has another meaning now
@@ -231,7 +245,7 @@ module Hyperion
             return :refused unless target == expected + DELETED
 
             # A file can have that name, and be where a link leads; one that was deleted has none.
-            file.stat.nlink.zero? ? :allowed : :unsure
+            Root.stat_of(file).nlink.zero? ? :allowed : :unsure
           end
 
           def below?(target, real)
