@@ -389,7 +389,7 @@ RSpec.describe S::Files do
     end
 
     def answers(count, **options)
-      allow(S.const_get(:Native)).to receive(:open_cached)
+      allow(S.const_get(:Native)).to receive(:open_below)
       here = DirectClient.new(S::Files.new("#{dir}/current", **options))
       Array.new(count) { here.call("GET", "/file") }
     end
@@ -441,7 +441,7 @@ RSpec.describe S::Files do
   end
 
   describe "a link whose target's name ends as that of a deleted file does" do
-    before { allow(S.const_get(:Native)).to receive(:open_cached) }
+    before { allow(S.const_get(:Native)).to receive(:open_below) }
 
     let(:refusing) { DirectClient.new(S::Files.new(dir, symlinks: :refuse)) }
 
@@ -540,7 +540,7 @@ RSpec.describe S::Files do
       { "hole" => 4_096, "empty" => 0 }.each do |name, size|
         File.open("#{dir}/#{name}", "w") { |file| file.truncate(size) }
         [true, false].each do |cached|
-          allow(S.const_get(:Native)).to receive(:open_cached) unless cached
+          allow(S.const_get(:Native)).to receive(:open_below) unless cached
           answer = here.call("GET", "/#{name}")
           expect([answer.status, answer.body]).to eq([200, "\0" * size])
           expect(answer.headers.keys).to include("etag", "last-modified")
@@ -595,7 +595,7 @@ RSpec.describe S::Files do
       tag = here.call("GET", "/app.js")["etag"]
       expect(here.call("GET", "/app.js", "if-none-match" => tag).status).to eq(304)
       expect(here.call("GET", "/app.js", "range" => "bytes=0-1", "if-range" => tag).status).to eq(206)
-      allow(S.const_get(:Native)).to receive(:open_cached)
+      allow(S.const_get(:Native)).to receive(:open_below)
       expect(here.call("GET", "/app.js")["etag"]).to eq(tag)
       File.write("#{dir}/v1/app.js", "version = 'vX'") # the same inode
       File.utime(1, 1, "#{dir}/v1/app.js")

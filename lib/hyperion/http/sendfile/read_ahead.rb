@@ -18,7 +18,9 @@ module Hyperion
         LASTING = 1
         # Threads that work for one event loop at the same time.
         READERS = 16
-        private_constant :WINDOW, :READ_IN, :QUICK, :LASTING, :READERS
+        DESCRIPTORS = "/proc/self/fd"
+        HAS_DESCRIPTORS = File.directory?(DESCRIPTORS)
+        private_constant :DESCRIPTORS, :HAS_DESCRIPTORS, :WINDOW, :READ_IN, :QUICK, :LASTING, :READERS
 
         # Returns when what the next attempt sends is in the page cache.
         #
@@ -47,6 +49,11 @@ module Hyperion
           return file.pread(length, offset) if Waiters.under_scheduler? && Native.resident?(file, offset, length)
 
           beside_loop { file.pread(length, offset) }
+        end
+
+        # As IO#stat, which keeps the GVL while a server is asked.
+        def self.stat(file)
+          HAS_DESCRIPTORS ? File.stat("#{DESCRIPTORS}/#{file.fileno}") : file.stat
         end
 
         # @return [Integer, nil] bytes; nil: it is no regular file

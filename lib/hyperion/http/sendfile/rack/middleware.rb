@@ -111,7 +111,7 @@ module Hyperion
 
           # Non-blocking in case that it has become one. Interrupted, File.new never closes what it has opened.
           Thread.handle_interrupt(Transfer::NEVER) { file = File.new(path, File::RDONLY | File::NONBLOCK) }
-          stat = Files::Root.stat_of(file)
+          stat = ReadAhead.stat(file)
           found = [file, stat.size] if stat.file?
         ensure
           file&.close unless found

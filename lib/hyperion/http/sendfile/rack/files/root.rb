@@ -107,17 +107,12 @@ module Hyperion
               sleep(LEASE_PAUSE)
               retry
             end
-            stat = stat_of(file)
+            stat = ReadAhead.stat(file)
             found = found(file, stat) if stat.file? && (!block_given? || yield(file))
           rescue Errno::ENOENT, Errno::ENOTDIR, Errno::ENAMETOOLONG, Errno::ELOOP, Errno::ENXIO, Errno::ENODEV
             nil
           ensure
             file&.close unless found&.first.equal?(file)
-          end
-
-          # Where it can be, not by IO#stat: that keeps the GVL, while a server is asked.
-          def self.stat_of(file)
-            HAS_DESCRIPTORS ? File.stat("#{DESCRIPTORS}/#{file.fileno}") : file.stat
           end
 
           # What has no blocks on a disk is made while it is read (/proc, sysfs, FUSE), or it is empty, or a hole.
@@ -245,7 +240,7 @@ module Hyperion
             return :refused unless target == expected + DELETED
 
             # A file can have that name, and be where a link leads; one that was deleted has none.
-            Root.stat_of(file).nlink.zero? ? :allowed : :unsure
+            ReadAhead.stat(file).nlink.zero? ? :allowed : :unsure
           end
 
           def below?(target, real)
