@@ -13,7 +13,8 @@ module Musl
   FLAGS = %w[-std=c11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -Wall -Wextra -Werror -O2].freeze
   ROOMS = %w[core os os/linux os/portable].freeze
   # The files for which extconf.rb looks whether the C library has something, and what that is.
-  PROBED = { "resident_preadv2.c" => ["sys/uio.h", "RWF_NOWAIT"] }.freeze
+  PROBED = { "resident_preadv2.c" => ["sys/uio.h", "RWF_NOWAIT"],
+             "open_openat2.c" => ["sys/stat.h", "STATX_TYPE"] }.freeze
 
   module_function
 

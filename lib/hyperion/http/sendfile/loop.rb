@@ -15,8 +15,7 @@ module Hyperion
         #   the rest has to go by another
         def self.run(transfer, waiter, step, last: true, reads_beside: false)
           until transfer.complete?
-            # TLS has to be given again what it may have sent a part of.
-            return false unless reads_beside || waiter.prepare(transfer) || transfer.in_doubt?
+            return false unless readable?(transfer, waiter, reads_beside)
 
             transfer.look_for_hangup
             case step.call(transfer)
@@ -34,11 +33,16 @@ module Hyperion
           true
         end
 
+        # TLS has to be given again what it may have sent a part of.
+        def self.readable?(transfer, waiter, reads_beside)
+          reads_beside || waiter.prepare(transfer) || transfer.in_doubt?
+        end
+
         def self.await(waiter, transfer, writable)
           Stats.event(:waits)
           Waiters.await(waiter, transfer, writable)
         end
-        private_class_method :await
+        private_class_method :readable?, :await
       end
     end
   end

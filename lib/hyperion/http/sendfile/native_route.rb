@@ -112,7 +112,7 @@ module Hyperion
         def self.run(transfer, waiter, fresh)
           return false unless waiter.prepare(transfer)
 
-          copy_small(transfer, waiter) if fresh && transfer.length <= SMALL_FILE_THRESHOLD
+          copy_small(transfer) if fresh && transfer.length <= SMALL_FILE_THRESHOLD
           return true if transfer.complete?
 
           advise(transfer) if fresh
@@ -133,7 +133,7 @@ module Hyperion
           yield.tap { |sent| Stats.event(:fallbacks) unless sent }
         end
 
-        def self.copy_small(transfer, waiter)
+        def self.copy_small(transfer)
           transfer.route = :small
           counted = 0
           moved = Sendfile.copy_small(transfer.out, transfer.file, transfer.position, transfer.length,

@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
-# Keeps disks, and servers of files, off an event loop. sendfile and read wait for them however non-blocking a socket is,
-# and every other fiber would wait with them; so what may have to wait is done by threads beside the loop.
+# Keeps disks, and servers of files, off an event loop. sendfile and read wait for them even if the socket is
+# non-blocking, and every other fiber would wait, too. Therefore threads beside the loop do what may have to wait.
 module Hyperion
   module Http
     module Sendfile

@@ -91,7 +91,7 @@ module Hyperion
           path = path.to_path if path.respond_to?(:to_path) # a Pathname
           return unless String === path && !path.include?("\0")
 
-          file, size = ReadAhead.beside_loop { open(path) }
+          file, size = ReadAhead.beside_loop { open_regular(path) }
           return unless file && (region = region(size, headers, body))
 
           offset, length = region
@@ -105,7 +105,7 @@ module Hyperion
         end
 
         # @return [Array(File, Integer), nil] with its size; nil: it is no regular file
-        def open(path)
+        def open_regular(path)
           file = nil
           return unless File.file?(path) # the other end of a FIFO can tell that it is opened
 

@@ -149,8 +149,8 @@ module Hyperion
 
           private
 
-          # Opening can wait for a disk, a server, or a scanner, which nothing tells beforehand. So in an event loop only
-          # a file that was opened quickly before, and has not changed since, is opened by the loop itself.
+          # Opening can wait for a disk, a server, or a scanner, which nothing tells beforehand. Therefore an event loop
+          # opens by itself only a file that was opened quickly before, and has not changed since.
           def find(path, &opening)
             return yield unless Waiters.under_scheduler?
 
