@@ -6,7 +6,7 @@
 require "spec_helper"
 require "etc"
 
-RSpec.describe Hyperion::Http::Sendfile, "serving a crowd by splice" do
+RSpec.describe Hyperion::Http::Sendfile, "serving a crowd by splice", needs: :schedulers do
   crowd = 2_000
   size = 100_003
 

@@ -2,6 +2,7 @@
 
 # A root of its own for a Debian suite, and commands run in it. It is made once and kept in the cache.
 
+require "digest"
 require "fileutils"
 require "open3"
 require_relative "debian_packages"
@@ -49,10 +50,12 @@ class DebianRoot
 
   attr_reader :path
 
-  # +name+ is that of its folder, +afterwards+ lines of shell that complete it.
+  # +name+ is that of its folder, +afterwards+ lines of shell that complete it. A recipe that was changed makes another
+  # root.
   def initialize(name, suite:, packages:, afterwards: [])
     cache = ENV.fetch("XDG_CACHE_HOME") { File.join(Dir.home, ".cache") }
-    @path = File.join(cache, "hyperion-sendfile", name)
+    recipe = Digest::SHA256.hexdigest([suite, packages, afterwards].inspect)[0, 8]
+    @path = File.join(cache, "hyperion-sendfile", "#{name}-#{recipe}")
     @suite = suite
     @packages = packages
     @afterwards = afterwards
@@ -64,11 +67,12 @@ class DebianRoot
 
     check_tools
     puts "making #{@path} (once)"
-    part = "#{@path}.part"
-    FileUtils.rm_rf(part)
+    part = "#{@path}.#{Process.pid}"
     FileUtils.mkdir_p(part)
     bootstrap(part)
     File.rename(part, @path)
+  ensure
+    FileUtils.rm_rf(part) if part
   end
 
   # @param source [String, nil] the folder that is /src there

@@ -37,9 +37,13 @@ module DevelopmentBundle
     exec(environment, *bundler, "exec", "rake", *ARGV, unsetenv_others: true)
   end
 
+  def inside?
+    ENV.key?("BUNDLE_BIN_PATH")
+  end
+
   # A process that somebody else gave a bundle to has what is in that.
   def entered?(groups)
-    defined?(Bundler) && !groups.intersect?(left_out)
+    inside? && !groups.intersect?(left_out)
   end
 
   def left_out
@@ -48,8 +52,8 @@ module DevelopmentBundle
 
   # The whole environment for the groups, and for those that this process has.
   def environment(groups)
-    outside = defined?(Bundler) ? Bundler.original_env : ENV.to_h
-    without = (defined?(Bundler) ? left_out : GROUPS) - groups
+    outside = inside? ? Bundler.original_env : ENV.to_h
+    without = (inside? ? left_out : GROUPS) - groups
     { "BUNDLE_GEMFILE" => File.join(ROOT, "Gemfile"), "BUNDLE_SILENCE_ROOT_WARNING" => "1" }
       .merge(outside.except("BUNDLE_WITHOUT"), without.empty? ? {} : { "BUNDLE_WITHOUT" => without.join(":") },
              STARTED => "with all but #{without}")

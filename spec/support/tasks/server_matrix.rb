@@ -3,7 +3,6 @@
 # Runs spec/servers/servers_spec.rb against several versions of each server for the Rakefile, each in a bundle of its
 # own, and keeps the table of what passed in docs/servers.md. Rows of other Rubies stay.
 
-require "bundler"
 require "fileutils"
 require "json"
 require "open3"
@@ -45,17 +44,15 @@ class ServerMatrix
 
   MARKDOWN
 
-  # With +ends+, the oldest and the newest version of each server, and the table is left alone.
-  def self.run(ends: false)
-    new(ends).run
-  end
-
-  def initialize(ends)
-    @ends = ends
+  # @param which [String, nil] one server; or "ends": the oldest and the newest version of each, and the table is left alone
+  def initialize(which = nil)
+    @ends = which == "ends"
+    @servers = which.nil? || @ends ? SERVERS : SERVERS.select { |server| server.name == which }
+    raise ArgumentError, "#{which} is none of #{SERVERS.map(&:name).join(", ")}" if @servers.empty?
   end
 
   def run
-    rows = SERVERS.flat_map { |server| versions(server).filter_map { |version| row(server, version) } }
+    rows = @servers.flat_map { |server| versions(server).filter_map { |version| row(server, version) } }
     write(rows) unless @ends
     failed = rows.reject { |row| row.drop(3).all? { |cell| cell != "NO" } }
     raise "not as promised:\n#{failed.map { |row| line(row) }.join("\n")}" if failed.any?
@@ -136,11 +133,18 @@ class ServerMatrix
     "| #{row.join(" | ")} |"
   end
 
+  # By Ruby, and by the server as they are listed above.
+  def order(line)
+    ruby, server = line.scan(/[^| ]+/)
+    [Gem::Version.new(ruby), SERVERS.index { |each| each.name == server } || SERVERS.size]
+  end
+
   def write(rows)
     head = ["Ruby", "server", "version", *COLUMNS.keys]
-    kept = File.exist?(TABLE) ? File.readlines(TABLE, chomp: true).grep(/\A\| \d/).grep_v(/\A\| #{minor} /) : []
+    again = /\A\| #{minor} \| (?:#{@servers.map(&:name).join("|")}) /
+    kept = File.exist?(TABLE) ? File.readlines(TABLE, chomp: true).grep(/\A\| \d/).grep_v(again) : []
     lines = [*kept, *rows.map { |row| line(row) }]
-    lines = lines.sort_by.with_index { |each, index| [each[/[\d.]+/].split(".").map(&:to_i), index] }
+    lines = lines.sort_by.with_index { |each, index| [*order(each), index] }
     FileUtils.mkdir_p(File.dirname(TABLE))
     File.write(TABLE, "#{TEXT}#{[line(head), "|#{" --- |" * head.size}", *lines].join("\n")}\n")
   end

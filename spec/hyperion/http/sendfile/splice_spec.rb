@@ -321,7 +321,7 @@ RSpec.describe Hyperion::Http::Sendfile, "by splice" do
   end
 
   describe "when it is asked for" do
-    it "is by HYPERION_HTTP_SPLICE=1 alone" do
+    it "is by HYPERION_HTTP_SPLICE=1 alone", needs: :schedulers do
       { nil => false, "" => false, "0" => false, "true" => false, "1" => true }.each do |value, supported|
         saved = ENV.fetch("HYPERION_HTTP_SPLICE", nil)
         ENV["HYPERION_HTTP_SPLICE"] = value
