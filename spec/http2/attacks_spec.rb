@@ -8,7 +8,7 @@ require "hyperion/http/sendfile/http2"
 require_relative "../support/http2/frames_client"
 require_relative "../support/http2/served"
 
-RSpec.describe "a server of files by HTTP/2, under attack" do
+RSpec.describe "a server of files by HTTP/2, under attack", needs: :http2 do
   calm = 11 # ENHANCE_YOUR_CALM
   # The resets that README allows at once, and those that it allows while 5,000 come, on a busy machine.
   most = 256 + 500

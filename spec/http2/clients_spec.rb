@@ -5,7 +5,7 @@ require "digest"
 require "open3"
 require_relative "../support/http2/served"
 
-RSpec.describe "files to clients of HTTP/2" do
+RSpec.describe "files to clients of HTTP/2", needs: :http2 do
   sizes = [1024, 65_536, 1_000_003, 16 * 1024 * 1024]
   huge = 64 * 1024 * 1024
 

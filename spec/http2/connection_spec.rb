@@ -84,7 +84,7 @@ RSpec.shared_context "with connections by HTTP/2" do
   end
 end
 
-RSpec.describe "files over an HTTP/2 connection" do
+RSpec.describe "files over an HTTP/2 connection", needs: :http2 do
   include_context "with connections by HTTP/2"
   let(:server) { ServedByHTTP2.server("http2") }
 
@@ -109,7 +109,20 @@ RSpec.describe "files over an HTTP/2 connection" do
     expect(answer.frames.size).to eq(size.fdiv(answer.frames.max).ceil)
   end
 
-  %w[files proxied middleware rack].each do |by|
+  it "closes each wrapper of a body once, whatever becomes of it" do
+    one = client(window: 100, connection_window: FramesClient::LARGE_WINDOW)
+    cut = one.request(target(3_000_017, "wrapped"))
+    one.receive { one.answers[cut].body.bytesize == 100 }
+    one.reset(cut)
+    etag = one.get(target(3_000_017, "wrapped"), method: "HEAD")["etag"]
+    expect(one.get(target(3_000_017, "wrapped"), { "if-none-match" => etag }).status).to eq(304)
+    left = client(window: 0)
+    left.request(target(3_000_017, "wrapped")).then { |id| left.receive { left.answers[id].headers } }
+    left.socket.close
+    settled
+  end
+
+  %w[files proxied wrapped middleware rack].each do |by|
     it "takes over whole files (#{by})" do
       size = 3_000_017
       before = seen[:bursts]
@@ -118,7 +131,7 @@ RSpec.describe "files over an HTTP/2 connection" do
     end
   end
 
-  %w[files proxied middleware].each do |by|
+  %w[files proxied wrapped middleware].each do |by|
     it "takes over ranges of files (#{by})" do
       size = 3_000_017
       before = seen[:bursts]
@@ -263,7 +276,7 @@ RSpec.describe "files over an HTTP/2 connection" do
 end
 
 { "plain" => [], "encrypted" => ["tls"] }.each do |kind, options|
-  RSpec.describe "files over an HTTP/2 connection, #{kind}, that goes wrong" do
+  RSpec.describe "files over an HTTP/2 connection, #{kind}, that goes wrong", needs: :http2 do
     include_context "with connections by HTTP/2"
     let(:encrypted) { options.any? }
     let(:server) { ServedByHTTP2.server("http2", *options, timeout: 0.5) }

@@ -10,7 +10,7 @@ RSpec.describe "the gems below HTTP/2 and Falcon" do
   probe = S.const_get(:AsyncHTTP)::Probe
 
   # The release that a plain `bundle` gives has to be one that is known.
-  it "are known, in the versions of this bundle" do
+  it "are known, in the versions of this bundle", needs: :http2 do
     all = foundations.constants.map { |name| foundations.const_get(name) }
     expect(all.map(&:why)).to all(be_nil)
     expect([S::Falcon.supported?, S::HTTP2.supported?]).to eq([true, true])
@@ -87,7 +87,7 @@ RSpec.describe "the gems below HTTP/2 and Falcon" do
   end
 
   ["", "/http2", "/falcon"].each do |part|
-    it "may not have been told of the protocol, which is said once (sendfile#{part})" do
+    it "may not have been told of the protocol, which is said once (sendfile#{part})", needs: :http2 do
       output = run(<<~RUBY)
         require "hyperion/http/sendfile/rack"
         require "protocol/rack"

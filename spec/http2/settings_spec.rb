@@ -6,7 +6,7 @@ require "async"
 require "hyperion/http/sendfile/http2"
 require_relative "../support/http2/frames_client"
 
-RSpec.describe "settings of an HTTP/2 client" do
+RSpec.describe "settings of an HTTP/2 client", needs: :http2 do
   it "are in force when they are acknowledged" do
     path = payload_file(100_000).path
     ours, theirs = UNIXSocket.pair.each { |io| Cleanup.close(io) }

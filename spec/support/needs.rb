@@ -14,6 +14,10 @@ module Needs
     schedulers: -> { Waiters::FIBERS.any? }, # JRuby's fibers have none
     server: -> { RUBY_ENGINE == "ruby" }, # JRuby's Socket is a client
     sleeping_write: -> { RUBY_ENGINE == "ruby" }, # JRuby's own IO#write spins while the socket is full
+    http2: lambda do # by the gems for Ruby 3.3 and later
+      require "hyperion/http/sendfile/http2"
+      S::HTTP2.supported?
+    end,
     openssl: -> { RUBY_ENGINE == "ruby" }, # JRuby's is not for two threads, and its write spins in the same way
     another_ruby: -> { RUBY_ENGINE == "ruby" } # one that is there at once
   }.freeze

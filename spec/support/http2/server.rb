@@ -94,6 +94,7 @@ apps = {
   "middleware" => S::Middleware.new(stock, timeout: TIMEOUT),
   "rack" => stock,
   "trailed" => files,
+  "wrapped" => files,
   "completed" => files,
   "pieces" => ->(env) { [200, {}, Pieces.new(File.join(root, env["PATH_INFO"]))] },
   "seen" => report
@@ -103,12 +104,28 @@ app = lambda do |env|
   apps.fetch(first).call(env.merge("SCRIPT_NAME" => "/#{first}", "PATH_INFO" => rest))
 end
 
+# A wrapper of a server's own: it passes everything on, and counts.
+class Counted < Protocol::HTTP::Body::Wrapper
+  def initialize(*)
+    super
+    Seen.open += 1
+  end
+
+  def close(error = nil)
+    @closed ? Seen.closed_again += 1 : Seen.open -= 1
+    @closed = true
+    super
+  end
+end
+
 # Fields behind the body: known before its last frame, or only when it is closed.
 class Trailers < Protocol::HTTP::Middleware
   def call(request)
     response = super
     headers = response.headers
     case request.path
+    when %r{\A/wrapped/}
+      2.times { Counted.wrap(response) }
     when %r{\A/trailed/}
       headers.add("trailer", "server-timing")
       headers.define_singleton_method(:trailer!) { { "server-timing" => "trailed" }.each }
