@@ -111,9 +111,11 @@ module Hyperion
             below: STREAM
           )
 
-          # @return [Boolean] whether all of them are
-          def self.known?
-            [HTTP1, RACK, HTTP2].all?(&:known?)
+          # @param connection [#http2?, Object]
+          # @return [Boolean] whether those of its version of HTTP are
+          def self.known?(connection)
+            version = connection.respond_to?(:http2?) && connection.http2? ? HTTP2 : HTTP1
+            version.known? && RACK.known?
           end
 
           # @return [Boolean] whether HTTP/2 must not be served

@@ -122,12 +122,12 @@ module Hyperion
             connection = request.connection if request.respond_to?(:connection)
             return unless connection
 
-            connection.respond_to?(:response_socket) ? connection.response_socket : ordinary_falcon
+            connection.respond_to?(:response_socket) ? connection.response_socket : ordinary_falcon(connection)
           end
 
           # {Falcon} and {HTTP2} say themselves when they serve as async-http does.
-          def ordinary_falcon
-            return if defined?(AsyncHTTP::Foundations) && !AsyncHTTP::Foundations.known?
+          def ordinary_falcon(connection)
+            return if defined?(AsyncHTTP::Foundations) && !AsyncHTTP::Foundations.known?(connection)
 
             Notice.off("sending files by Falcon", "its endpoint has async-http's own protocol",
                        "Bodies go through the server. Give the endpoint `protocol: Hyperion::Http::Sendfile::Falcon`.")
