@@ -78,6 +78,9 @@ module PackagedGem
     missing = %w[LICENSE README.md CHANGELOG.md SECURITY.md ext/hyperion_sendfile/extconf.rb] - contents
     raise "not packed: #{missing.join(", ")}" unless missing.empty?
 
+    addresses = %w[source_code_uri changelog_uri bug_tracker_uri documentation_uri] - package.spec.metadata.keys
+    raise "without #{addresses.join(", ")}" unless addresses.empty?
+
     check_links(package)
     puts "packed: #{contents.length} files"
   end
