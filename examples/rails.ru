@@ -17,22 +17,39 @@ class Application < Rails::Application
   # which leaves the file to nginx or Apache.
   config.middleware.insert_before 0, Hyperion::Http::Sendfile::Middleware, timeout: 30
 
-  routes.append { get "/*name", to: "files#show", format: false }
+  routes.append do
+    get "/ranges/*name", to: "files#ranges", format: false
+    get "/*name", to: "files#show", format: false
+  end
 end
 
 # Any file below a folder.
 class FilesController < ActionController::Base
   FOLDER = ENV.fetch("FILES", Dir.pwd)
 
-  # send_file takes no Range. Files does, and can be mounted in config/routes.rb beside it:
-  #   mount Hyperion::Http::Sendfile::Files.new("storage"), at: "/files"
-  def show
-    path = File.realpath(params[:name], FOLDER)
-    return head(:not_found) unless path.start_with?("#{File.realpath(FOLDER)}/") && File.file?(path)
+  FILES = Hyperion::Http::Sendfile::Files.new(nil)
 
+  rescue_from(SystemCallError) { head :not_found }
+
+  def show
     send_file path, disposition: "inline"
-  rescue SystemCallError
-    head :not_found
+  end
+
+  # send_file knows neither Range nor If-None-Match; this does. Where there is nothing to decide, Files can be mounted in
+  # config/routes.rb instead:
+  #   mount Hyperion::Http::Sendfile::Files.new("storage"), at: "/files"
+  def ranges
+    self.status, headers, self.response_body = FILES.serving(request, path)
+    response.headers.merge!(headers)
+  end
+
+  private
+
+  def path
+    path = File.realpath(params[:name], FOLDER)
+    return path if path.start_with?("#{File.realpath(FOLDER)}/") && File.file?(path)
+
+    raise Errno::ENOENT, path
   end
 end
 
