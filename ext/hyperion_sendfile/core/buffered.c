@@ -28,6 +28,9 @@
  */
 enum { BODY_ROOM = HS_SMALL_FILE_THRESHOLD, HEAD_ROOM = 4 * 1024 };
 
+/* A body up to this size is read whole, whatever the destination takes of it. */
+enum { ASKED_FROM = 8 * 1024 };
+
 /* Whether a write to fd returns rather than wait: O_NONBLOCK is set, or it is a regular file. */
 bool
 hs_never_blocks(int fd)
@@ -165,10 +168,10 @@ typedef ssize_t reader(int fd, void *buffer, size_t size, off_t offset);
  * dropped and read again: the file is the only place that holds what is unsent.
  */
 static struct hs_moved
-read_and_send(const struct hs_transfer *t, reader *read, char *buffer, size_t room, off_t done)
+read_and_send(const struct hs_transfer *t, reader *read, char *buffer, off_t chunk, off_t done)
 {
     size_t head = t->head_length - t->head_sent - (size_t)done; /* in front of the next piece */
-    off_t chunk = hs_next_chunk(t);
+    size_t room = chunk < BODY_ROOM ? (size_t)chunk : BODY_ROOM;
     off_t end = done + (off_t)head + chunk; /* of head and chunk laid end to end */
 
     memcpy(buffer, t->head + t->head_sent + done, head);
@@ -193,28 +196,48 @@ read_and_send(const struct hs_transfer *t, reader *read, char *buffer, size_t ro
     return hs_split(t, done, 0);
 }
 
+/* A pipe or the like in blocking mode, which takes PIPE_BUF bytes at a time. */
+static bool
+takes_little(int fd)
+{
+    struct stat st;
+
+    return !hs_never_blocks(fd) && fstat(fd, &st) == 0 && !S_ISSOCK(st.st_mode);
+}
+
+static bool
+is_full(int fd)
+{
+    struct pollfd pollfd = {.fd = fd, .events = POLLOUT};
+
+    return poll(&pollfd, 1, 0) == 0;
+}
+
 /* A head that is too long for the buffer goes ahead by itself. */
 static struct hs_moved
 by_way_of_memory(const struct hs_transfer *t, reader *read)
 {
     size_t head = t->head_length - t->head_sent;
     off_t chunk = hs_next_chunk(t);
-    size_t room = chunk < BODY_ROOM ? (size_t)chunk : BODY_ROOM;
     struct hs_moved moved = {0};
     char *buffer;
 
     if (chunk == 0) return hs_send_head(t, false);
+    if (chunk > ASKED_FROM && takes_little(t->out_fd)) {
+        if (is_full(t->out_fd)) return (struct hs_moved){.err = EAGAIN};
+        chunk = PIPE_BUF;
+    }
     if (head > HEAD_ROOM) {
         moved = hs_send_head(t, true);
         if (moved.err != 0) return moved;
         head = 0;
     }
-    buffer = malloc(head + room);
+    buffer = malloc(head + (chunk < BODY_ROOM ? (size_t)chunk : BODY_ROOM));
     if (!buffer) {
         moved.err = ENOMEM;
         return moved;
     }
-    moved = read_and_send(t, read, buffer, room, (off_t)moved.head);
+    moved = read_and_send(t, read, buffer, chunk, (off_t)moved.head);
     free(buffer);
     return moved;
 }

@@ -206,9 +206,11 @@ attempt(struct hs_transfer *t)
     int gone = t->ktls ? hs_ktls_gone(t->out_fd, NULL) : 0;
     struct hs_moved moved = {.err = gone};
     int64_t begun = t->wait ? hs_now_ns() : 0;
+    int64_t took;
     enum hs_status status;
 
     if (!gone) moved = t->method(t);
+    took = t->wait ? hs_now_ns() - begun : 0;
     t->head_sent += moved.head;
     t->sent += moved.body;
     t->err = moved.err;
@@ -216,8 +218,10 @@ attempt(struct hs_transfer *t)
         t->queued = -1;
         t->deadline_ns = after(t->timeout_ns);
         t->interruptions = 0;
+    } else if (moved.err == EAGAIN && t->wait && t->deadline_ns != NEVER) {
+        t->deadline_ns += took; /* it waited for the file, and not for the peer */
     }
-    if (t->wait) adapt_chunk(t, moved.body, hs_now_ns() - begun);
+    if (t->wait) adapt_chunk(t, moved.body, took);
     status = judge(t, &moved);
     return status == HS_INTERRUPTED && ++t->interruptions > INTERRUPTIONS ? HS_EAGAIN : status;
 }

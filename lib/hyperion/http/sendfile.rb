@@ -93,7 +93,8 @@ module Hyperion
         # @param offset [Integer] bytes from the start of the file
         # @param len [Integer, nil] bytes; nil is to the end of the file
         # @param head [String, nil] goes out before the region, in the same segment where it fits
-        # @param timeout [Numeric, nil, :io] seconds without a byte before TimeoutError; nil is for ever,
+        # @param timeout [Numeric, nil, :io] seconds without a byte before TimeoutError, not counting those in which a
+        #   disk, or the server of a file, is waited for; nil is for ever,
         #   and :io the destination's own `timeout`, where Ruby has that.
         # @yieldparam sent [Integer] bytes of the region that are out, after each step
         # @return [Integer] bytes of the region sent, the head not counted: always len

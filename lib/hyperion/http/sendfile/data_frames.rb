@@ -24,7 +24,8 @@ module Hyperion
         #
         # @param out [IO, Integer, OpenSSL::SSL::SSLSocket, #write] the connection, as for {copy_to_socket}
         # @param source [IO, Integer, #to_io, String, IO::Buffer] a file, or memory, which is sent from where
-        #   it lies. An IO::Buffer (Ruby 3.2) is locked meanwhile; a String may be changed, or lost.
+        #   it lies. An IO::Buffer (Ruby 3.2) is locked meanwhile, and a slice of one copied; a String may be changed,
+        #   or lost.
         # @param offset [Integer] bytes from the start of the source
         # @param len [Integer] bytes of the region
         # @param stream_id [Integer] 1 to 2**31-1

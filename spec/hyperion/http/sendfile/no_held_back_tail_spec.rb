@@ -193,6 +193,14 @@ RSpec.describe Hyperion::Http::Sendfile do
     end
   end
 
+  # As gVisor and qemu-user are.
+  it "is pushed where the kernel does not say what is unsent", needs: %i[linux queue] do
+    refuse = Faults::Rule.new(:fail, Errno::ENOTTY::Errno, 0, Faults::ALWAYS)
+    report = Faults.run(:deliver, size: 20_001, faults: { queued: refuse })
+    expect(report[:fired][:queued]).to be >= 1
+    expect(report[:journal].count { |entry| entry.call == :sockopt }).to eq(3) # TCP_NODELAY: asked, set, put back
+  end
+
   # The segments that +size+ bytes of +head+ and body took on a connection just made.
   def segments(waiter, size, head, **options)
     channel = channel(:tcp, **options)
