@@ -35,8 +35,8 @@ class FilesController < ActionController::Base
     send_file path, disposition: "inline"
   end
 
-  # send_file knows neither Range nor If-None-Match; this does. Where there is nothing to decide, Files can be mounted in
-  # config/routes.rb instead:
+  # send_file knows neither Range nor If-None-Match; this does. Where there is nothing to decide, Files can be mounted
+  # in config/routes.rb instead:
   #   mount Hyperion::Http::Sendfile::Files.new("storage"), at: "/files"
   def ranges
     self.status, headers, self.response_body = FILES.serving(request, path)

@@ -152,5 +152,11 @@ RSpec.describe S::FileBody do
       expect(described_class.new(nil, ["text"], timeout: nil).bytesize).to eq(4)
       expect(described_class.new(nil, [], timeout: 0.5).bytesize).to eq(0)
     end
+
+    it "may have an encrypted destination, as of HTTP/2" do
+      require "openssl"
+      encrypted = OpenSSL::SSL::SSLSocket.new(Cleanup.close(UNIXSocket.pair.first))
+      expect { described_class.new(nil, [], timeout: nil, destination: encrypted) }.not_to raise_error
+    end
   end
 end
