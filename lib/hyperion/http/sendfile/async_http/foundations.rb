@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# Names the private parts of other gems that ours are built on. `rake foundations` prints what the bundle's are.
+# Names the private parts of other gems that ours are built on. `rake foundations` prints what the bundle has changed.
 require "async/http/version"
 require "protocol/http/version"
 require "protocol/http1/version"
@@ -35,7 +35,7 @@ module Hyperion
               "Protocol::HTTP1::Connection#write_response" => -4,
               "Protocol::HTTP1::Connection#write_connection_header" => 1,
               "Protocol::HTTP1::Connection#write_body" => "6b2076b40932",
-              "Protocol::HTTP1::Connection#write_fixed_length_body" => "8c50a6773550 f8b1b3c53490",
+              "Protocol::HTTP1::Connection#write_fixed_length_body" => "8c50a6773550 3855cdc2e6f3 f8b1b3c53490",
               "Protocol::HTTP1::Connection#send_end_stream!" => "af10f19fa142"
             },
             below: STREAM
