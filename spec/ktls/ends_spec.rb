@@ -40,6 +40,21 @@ RSpec.describe Hyperion::Http::Sendfile, "ended early over kernel TLS" do
           end
         end
 
+        it "holds nothing back of a file that has less than its size" do
+          path = "/sys/kernel/mm/transparent_hugepage/enabled"
+          path = "/sys/kernel/notes" unless File.file?(path)
+          content = File.binread(path)
+          [[0, content], [content.bytesize + 1, ""]].each do |offset, expected|
+            channel = channel(kind)
+            reader = channel.read
+            file = Cleanup.close(File.new(path, "rb"))
+            expect(copy_under(waiter, channel.out, file, offset, head: head)).to eq(expected.bytesize)
+            reader.wait_for_bytes(head.bytesize + expected.bytesize) # while the connection is open
+            channel.finish
+            expect(reader.result).to eq(head.b + expected)
+          end
+        end
+
         it "tells of a file truncated midway" do
           file = private_payload_file(large)
           channel, reader, sender = stalled(kind, waiter, file, 0, large, head: head)

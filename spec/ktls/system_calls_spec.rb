@@ -45,6 +45,7 @@ RSpec.describe Hyperion::Http::Sendfile, "over kernel TLS, seen by strace" do
     example.run
   ensure
     ENV.delete("HYPERION_HTTP_SPLICE")
+    described_class.sendfile_enabled = true
   end
 
   KernelTls::KINDS.each_key do |kind|
@@ -59,6 +60,17 @@ RSpec.describe Hyperion::Http::Sendfile, "over kernel TLS, seen by strace" do
         expect(bytes[name]).to eq(splice ? 2 * size : size) # into the pipe, and out of it
         expect(bytes.values_at(*through_memory).compact.sum).to eq(head.bytesize)
       end
+    end
+
+    it "moves all of it through memory with #{kind} where sendfile is switched off, and the kernel encrypts" do
+      ENV["HYPERION_HTTP_SPLICE"] = "1"
+      described_class.sendfile_enabled = false # the child has it so, too
+      received, before, after, bytes = observe(kind)
+      bytes = bytes.to_h
+      expect(received).to be(true)
+      expect(after["TlsTxSw"]).to eq(before["TlsTxSw"] + 1)
+      expect(bytes.values_at(*by_kernel).compact.sum).to eq(0)
+      expect(bytes.values_at("sendto", "sendmsg").compact.sum).to eq(head.bytesize + size)
     end
 
     it "moves all of it through memory with #{kind} where OpenSSL encrypts" do

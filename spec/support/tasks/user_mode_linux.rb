@@ -4,6 +4,7 @@
 # program, and needs no virtualization. It sees the files of this machine, read-only. What happens before the guest's
 # first line is this machine's fault, and skipped; what happens after it is a failure.
 
+require "io/wait"
 require "rbconfig"
 require "shellwords"
 require "tmpdir"
