@@ -13,8 +13,8 @@ CLAIM = <<~TEXT.tr("\n", " ").strip
   One process that serves files by HTTP/2 to h2load or nghttp: with Hyperion::Http::Sendfile::HTTP2 it takes at most a
   third of the CPU that it takes by async-http's own protocol where the client's windows are large and its frames have 16
   KiB, with one stream and with 100 on a connection; at most half of it over TLS, in userspace; and 0.6 of it with
-  nghttp's own windows, of which the gem's accounting takes most. A response of 64 MiB makes no more than 32 objects more
-  than one of 1 KiB. A response of 1 KiB beside three of 64 MiB takes 5 ms at most.
+  nghttp's own windows, of which the gem's accounting takes most. A response of 64 MiB makes no more than 1,024 objects
+  more than one of 1 KiB: the timers of its waits for a full socket. A response of 1 KiB beside three of 64 MiB takes 5 ms at most.
 TEXT
 
 HERE = File.expand_path("http2", __dir__)
@@ -160,11 +160,11 @@ def count_objects(report, running, count, most)
   report.table("Objects per response, #{OURS}", %w[bytes objects], found.map { |file, own| [LENGTHS.fetch(file), own] })
 end
 
-# Every wait for a full socket costs the timer that Async makes for it. Of a few responses each may have had to wait.
+# Every wait for a full socket costs the timer that Async makes for it, and what io-event's heap needs to sort it in.
 SETTINGS = {
   quick: { rounds: 1, warm_up: false, schemes: %w[http], clients: ["one stream", "nghttp's windows"], count: 5,
            objects: 1024 },
-  full: { rounds: 9, schemes: %w[http https], clients: CLIENTS.keys, count: 50, objects: 32 }
+  full: { rounds: 9, schemes: %w[http https], clients: CLIENTS.keys, count: 50, objects: 1024 }
 }.freeze
 
 Bench.run("http2", CLAIM, **SETTINGS) do |report, rounds:, schemes:, clients:, count:, objects:, warm_up: true|
