@@ -260,6 +260,20 @@ RSpec.describe "files over an HTTP/2 connection", needs: :http2 do
     settled
   end
 
+  it "sends others, and answers the client, while a disk is waited for" do
+    answer = File.join(Payload.dir, "cold.answer")
+    Cleanup.later { FileUtils.rm_f(answer) }
+    one = greedy
+    cold = one.request(target(300_007))
+    one.receive { one.answers[cold].status }
+    3.times { expect(one.get(target(100_000)).body).to be_payload(payload(100_000)) }
+    one.catch_up
+    expect(one.answers[cold].body).to eq("")
+    File.write(answer, "")
+    expect(one.answer(cold).body).to be_payload(payload(300_007))
+    settled
+  end
+
   it "lets a small response, and the reader, between the bursts of large ones" do
     huge_file
     one = greedy

@@ -44,6 +44,14 @@ module Hyperion
           Waiters.under_scheduler? ? Readers.of_this_thread.run(&block) : yield
         end
 
+        # Brings bytes of a file into the page cache, as far as there is one for it.
+        def self.warm(file, offset, length)
+          beside_loop { Native.read_in(file, offset, length) || file.pread(length, offset) }
+          nil
+        rescue SystemCallError, IOError
+          nil # whoever reads it to send it will meet the same, and say so
+        end
+
         # Reads as IO#pread does.
         def self.pread(file, length, offset)
           return file.pread(length, offset) if Waiters.under_scheduler? && Native.resident?(file, offset, length)

@@ -26,6 +26,10 @@ module Hyperion
         # Sends regions of a file as DATA frames, when the {Sender} gives it a turn. For flow control the frames of a
         # turn are one: it answers length and end_stream?.
         class Output
+          # Bytes, no less than a turn sends.
+          AHEAD = 256 * 1024
+          private_constant :AHEAD
+
           # @return [Enumerator, nil] fields to send behind the body
           attr_reader :trailer
 
@@ -45,7 +49,7 @@ module Hyperion
             @body = body
             @file = regions.file
             @segments = regions.segments
-            @index = @sent = @length = 0
+            @index = @sent = @length = @at_hand = 0
             @left = @total = regions.bytesize
             @trailer = trailer
             @timeout = regions.timeout
@@ -72,9 +76,9 @@ module Hyperion
             @connection.sender.drop(self)
           end
 
-          # @return [Boolean] whether the windows have room
+          # @return [Boolean] whether the windows have room, and what is to fill it need not be read from a disk
           def room?
-            room.positive?
+            room.positive? && at_hand?
           end
 
           # @return [Boolean] whether it has been sent, or won't be
@@ -141,6 +145,35 @@ module Hyperion
           end
 
           private
+
+          # A turn has the connection to itself. Therefore none begins that would have to wait for a disk: what comes
+          # next is read in before, beside the sender.
+          def at_hand?
+            return false if @reading
+            return true if over?
+
+            find_region
+            return true if String === @source
+
+            from = @offset + @sent
+            length = [@size - @sent, AHEAD].min
+            return true if from + length <= @at_hand || Native.resident?(@file, from, length)
+
+            read_in(from, length)
+            false
+          rescue IOError # it is closed, as the turn will see
+            true
+          end
+
+          def read_in(from, length)
+            @reading = true
+            @connection.sender.beside do
+              ReadAhead.warm(@file, from, length)
+            ensure
+              @reading = false
+              @at_hand = from + length # or it can't be known; then the turn sees to it
+            end
+          end
 
           # Where it goes on: in a String, or in the file.
           def find_region

@@ -57,6 +57,15 @@ module Hyperion
             Fiber.scheduler.unblock(self, fiber)
           end
 
+          # Runs the block in a task of its own, and looks at the outputs again after it.
+          def beside
+            @parent.async(transient: true) do
+              yield
+            ensure
+              wake
+            end
+          end
+
           # Ends it, in a turn too: the IO is about to be closed, and would never wake the task.
           def close
             @connection.end_task(@task) if @task
