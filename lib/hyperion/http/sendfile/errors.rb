@@ -35,7 +35,7 @@ module Hyperion
         # @param begun [Boolean] whether a byte is out, or may be: if not, a bad argument stays what it is
         # @return [Exception] the same one; a copy of one that is frozen, since it was made beforehand, say
         # @api private
-        def self.tell(error, sent, expected, begun:, torn: true)
+        def self.tell(error, sent, expected, begun: true, torn: true)
           return error unless begun || Carrier === error
 
           error = error.dup if error.frozen?
