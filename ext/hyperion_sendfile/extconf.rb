@@ -40,13 +40,14 @@ def platform
   end
 end
 
-# libruby has rb_thread_io_blocking_region(func, data, fd) up to Ruby 3.4; after that the name takes
-# other arguments, which a probe by name can't tell.
+# libruby has rb_thread_io_blocking_region(func, data, fd) up to Ruby 3.4, and (io, func, data) after that, which a
+# probe by name can't tell.
 def region
-  return "nogvl" if ENV["HYPERION_REGION"] == "nogvl"
+  return ENV["HYPERION_REGION"] if ENV["HYPERION_REGION"]
+  return "nogvl" unless have_func("rb_thread_io_blocking_region")
 
-  by_descriptor = RbConfig::CONFIG.values_at("MAJOR", "MINOR").map(&:to_i).then { |v| (v <=> [3, 4]) <= 0 }
-  by_descriptor && have_func("rb_thread_io_blocking_region") ? "io" : "nogvl"
+  by_number = RbConfig::CONFIG.values_at("MAJOR", "MINOR").map(&:to_i).then { |version| (version <=> [3, 4]) <= 0 }
+  by_number ? "number" : "io"
 end
 
 # Some processors of 32 bits count in 64 by a library of the compiler's.
@@ -63,6 +64,7 @@ have_library("atomic") unless counts_by_itself?
 have_func("rb_io_mode", "ruby/io.h") # and with it rb_io_closed_p
 have_func("rb_io_open_descriptor", "ruby/io.h") # Ruby 3.3
 have_struct_member("rb_io_t", "wbuf", "ruby/io.h") # of which newer Rubies say nothing
+have_func("rb_postponed_job_preregister", "ruby/debug.h") # Ruby 3.3
 os = platform
 splice = os == "linux" && have_func("splice", "fcntl.h") ? "splice" : "splice_none"
 ktls = os == "linux" && have_const("TLS_SET_RECORD_TYPE", "linux/tls.h") ? "ktls" : "ktls_none"
@@ -79,7 +81,7 @@ memory = buffers ? "memory_io_buffer" : "memory_string"
 discard = have_func("sigtimedwait", "signal.h") ? "discard_sigtimedwait" : "discard_sigwait"
 
 $defs << "-D_GNU_SOURCE" << "-D_FILE_OFFSET_BITS=64"
-sources = %w[hyperion_sendfile native open arguments gvl data_frames records
+sources = %w[hyperion_sendfile native open arguments gvl held data_frames records
              owned transfer wait sigpipe buffered small switch nagle stats framed frames] +
           [preadv, memory, "region_#{region}", "os_#{os}", splice, queue, ktls, resident, opening, cork, alarm, discard]
 $srcs = sources.map { |name| "#{name}.c" }

@@ -8,7 +8,7 @@
  *   core/transfer.c        attempt, count, wait, again: no Ruby from here on
  *   core/buffered.c, core/small.c, the os_*.c below os, os/linux/splice.c   the methods of moving bytes
  *   ruby/data_frames.c, core/frames.[hc], core/framed.c           a region as HTTP/2's DATA frames
- *   core/owned.c           the descriptors of a call
+ *   ruby/held.c, core/owned.c   descriptors that stay what they are meanwhile
  *   core/wait.c, core/sigpipe.c                    what a waiting thread needs
  *   ruby/records.c, os/linux/cork.c, core/nagle.c  TLS in userspace, by way of Ruby's OpenSSL
  *   os/linux/ktls.c        what a descriptor needs on which the kernel encrypts
@@ -194,6 +194,8 @@ sendfile_copy_splice_into_pipe(VALUE self, VALUE out, VALUE in, VALUE offset, VA
     struct hs_call call = region_call(out, in, offset, len, hs_kernel_method(hs_splice));
 
     (void)self;
+    call.pipe_r = pipe_r;
+    call.pipe_w = pipe_w;
     call.transfer.pipe_r = hs_pipe_descriptor(pipe_r, "pipe_r");
     call.transfer.pipe_w = hs_pipe_descriptor(pipe_w, "pipe_w");
     return splice_attempt(&call);
@@ -393,11 +395,10 @@ RUBY_FUNC_EXPORTED void
 Init_hyperion_sendfile(void)
 {
     VALUE mHyperion, mHttp, mSendfile;
-    int err;
 
     rb_ext_ractor_safe(true);
     hs_sigpipe_init();
-    if ((err = hs_owned_init()) != 0) rb_syserr_fail(err, "pthread_atfork");
+    hs_gvl_init();
     intern_names();
 
     mHyperion = rb_define_module("Hyperion");

@@ -81,9 +81,9 @@ struct hs_transfer {
     size_t head_sent;
     int64_t deadline_ns; /* of the byte that is due next; 0: not yet begun */
     int interruptions;   /* in a row, of the system call itself */
-    off_t chunk;         /* of the next system call, by how long the last one took; 0: nothing is known */
-    bool stands_in;      /* the method is one that never waits, for sendfile */
-    int queued;          /* what the kernel had yet to deliver at the last look; -1: not known */
+    off_t chunk; /* of the next system call, by how long the last one took; 0: nothing is known */
+    bool stands_in; /* the method is one that never waits, for sendfile */
+    int queued;     /* what the kernel had yet to deliver at the last look; -1: not known */
     enum hs_status status;
     int err;
 };
@@ -158,21 +158,27 @@ void hs_count(unsigned counter, uint64_t by);
 uint64_t hs_counted(unsigned counter);
 
 /*
- * owned.c: descriptors of a call, each closed by hs_own_close, or in a child that another thread forks meanwhile.
- * They are opened, and owned at once, between _begin and _end. _duplicate: as dup(2), all in one.
+ * owned.c: descriptors of ours, each closed by hs_own_close, or in a child that another thread than `by` forks meanwhile.
+ * They are opened, and owned at once, between _begin and _end. _duplicate: as dup(2), all in one. false: errno.
  */
+struct hs_owned {
+    int fd;
+    uint64_t serial;
+};
+#define HS_OWNS_NOTHING ((struct hs_owned){.fd = -1})
 void hs_own_begin(void);
-void hs_own(int fd);
+bool hs_own(struct hs_owned *owned, int fd, uintptr_t by);
 void hs_own_end(void);
-int hs_own_duplicate(int fd);
-void hs_own_close(int fd);
-int hs_owned_init(void);
+bool hs_own_duplicate(struct hs_owned *owned, int fd, uintptr_t by);
+void hs_own_close(struct hs_owned *owned);
+int hs_owned_init(uintptr_t (*thread)(void));
 
 /* splice.c or splice_none.c */
 hs_method hs_splice;
 hs_method hs_splice_by_own_pipe;
 bool hs_splice_compiled(void);
-bool hs_pipe_open(int fds[2]); /* with room for much between fill and drain */
+bool hs_pipe_open(struct hs_owned pipe[2], uintptr_t by);
+void hs_pipe_widen(int fd); /* to hold much between fill and drain */
 
 /*
  * ktls.c or ktls_none.c: for a descriptor on which the kernel encrypts. _gone: the errno of a connection

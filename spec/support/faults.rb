@@ -400,8 +400,8 @@ module Faults
       report(said: said, error: error, received: received_over(channel, reader))
     end
 
-    # The source is closed, and its number taken by another file, between the look-up of the number and the
-    # system call that uses it; +none_left+: where there is no number for a duplicate either.
+    # The source is closed, and its number free for another file, between the look-up of the number and the
+    # system call that uses it; +none_left+: it is given as a number, and there is none for a duplicate.
     def close_source_under(call, size:, waiter: :thread, nonblock: true, splice: false, none_left: false)
       enable_splice(splice)
       channel = channel(:tcp, nonblock: nonblock)
@@ -411,13 +411,14 @@ module Faults
       other_path = Payload.write("other", "\xff".b * size)
       arm({ call => Rule.new(:dawdle_before, PATIENCE, 0, 1) }, channel, file)
       take_all_numbers if none_left
-      sender = start_copy(waiter, channel.out, file, 0, size)
+      sender = start_copy(waiter, channel.out, none_left ? number : file, 0, size)
       eventually("#{call} to be called") { @control.fired[call] == 1 }
       file.close
       other = Cleanup.close(File.open(other_path, "rb"))
       @control.hold
       _, error = outcome(sender)
-      report(error: error, taken: other.fileno == number, received: received_over(channel, reader))
+      closed = other.fileno == number || !File.exist?("/proc/self/fd/#{number}")
+      report(error: error, closed: closed, received: received_over(channel, reader))
     end
 
     # The sender's thread is raised at while the one after +skip+ calls has done its work and not returned yet.

@@ -214,8 +214,8 @@ hs_frames_sendfile(const struct hs_transfer *t)
         rest.sent += one.body;
         moved.err = one.err;
         moved.refused = one.refused;
-    } while (done == asked && done > 0 && moved.err == 0 && position(&rest) < end && !hs_wanted(t) &&
-             !(t->report && hs_frames_at_boundary(t->frames, position(&rest))));
+    } while (done == asked && done > 0 && moved.err == 0 && position(&rest) < end &&
+             !hs_wanted(t) && !(t->report && hs_frames_at_boundary(t->frames, position(&rest))));
     moved.head = rest.head_sent - t->head_sent;
     moved.body = rest.sent - t->sent;
     return moved;

@@ -1,24 +1,29 @@
 /*
- * Descriptors that a call opens for itself. Who opened one closes it, on every path; but in a child forked meanwhile
- * the thread that would do so does not exist, and there the fork closes it.
+ * Descriptors that we open for ourselves. Who opened one closes it, on every path; but in a child forked meanwhile the
+ * thread that would do so does not exist, and there the fork closes it.
  */
 #include "sendfile.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 struct entry {
-    bool owned;
-    pthread_t by;
+    uint64_t serial; /* 0: not one of ours */
+    uintptr_t by;
 };
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* held during a fork, too */
 static struct entry *table;                               /* by descriptor */
 static int table_size;
+static uint64_t serials;
+static atomic_int closing; /* entries that are gone, and whose close(2) may not have begun */
+static uintptr_t (*running)(void);
 
-/* Without memory for it a descriptor is not known here, and a child keeps it. */
 static bool
 make_room(int fd)
 {
@@ -31,7 +36,7 @@ make_room(int fd)
     larger = realloc(table, (size_t)size * sizeof(*table));
     if (!larger) return false;
     for (int i = table_size; i < size; i++)
-        larger[i].owned = false;
+        larger[i].serial = 0;
     table = larger;
     table_size = size;
     return true;
@@ -43,10 +48,18 @@ hs_own_begin(void)
     pthread_mutex_lock(&mutex);
 }
 
-void
-hs_own(int fd)
+/* Without memory to know it by, it is closed. */
+bool
+hs_own(struct hs_owned *owned, int fd, uintptr_t by)
 {
-    if (make_room(fd)) table[fd] = (struct entry){.owned = true, .by = pthread_self()};
+    if (!make_room(fd)) {
+        close(fd);
+        errno = ENOMEM;
+        return false;
+    }
+    *owned = (struct hs_owned){.fd = fd, .serial = ++serials};
+    table[fd] = (struct entry){.serial = owned->serial, .by = by};
+    return true;
 }
 
 void
@@ -55,42 +68,76 @@ hs_own_end(void)
     pthread_mutex_unlock(&mutex);
 }
 
-int
-hs_own_duplicate(int fd)
+bool
+hs_own_duplicate(struct hs_owned *owned, int fd, uintptr_t by)
 {
     int duplicate;
+    bool done;
 
     hs_own_begin();
     duplicate = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-    if (duplicate >= 0) hs_own(duplicate);
+    done = duplicate >= 0 && hs_own(owned, duplicate, by);
     hs_own_end();
-    return duplicate;
+    return done;
 }
 
+/*
+ * The lock is not held meanwhile: a close may wait for a server, or for a peer. The number is free as it begins. What
+ * a fork has closed in this process is not closed again, as its number may be somebody else's by now.
+ */
 void
-hs_own_close(int fd)
+hs_own_close(struct hs_owned *owned)
 {
+    bool ours;
+
+    if (owned->fd < 0) return;
     hs_own_begin();
-    if (fd < table_size) table[fd].owned = false;
-    close(fd);
+    ours = owned->serial != 0 && table[owned->fd].serial == owned->serial;
+    if (ours) {
+        table[owned->fd].serial = 0;
+        atomic_fetch_add(&closing, 1);
+    }
     hs_own_end();
+    if (ours) {
+        close(owned->fd);
+        atomic_fetch_sub(&closing, 1);
+    }
+    *owned = HS_OWNS_NOTHING;
+}
+
+/*
+ * A thread may be just about to close what it does not own any more, which a child would keep. It gets a moment to do
+ * so, and no longer: a close that waits has given the number up before.
+ */
+static void
+before_fork(void)
+{
+    struct timespec moment = {.tv_nsec = 1000 * 1000};
+
+    hs_own_begin();
+    for (int i = 0; i < 20 && atomic_load(&closing) > 0; i++)
+        nanosleep(&moment, NULL);
 }
 
 /* The thread that forked may do so in the middle of a call, from a signal handler say, and lives on. */
 static void
 in_child(void)
 {
+    uintptr_t survivor = running();
+
     for (int fd = 0; fd < table_size; fd++) {
-        if (!table[fd].owned || pthread_equal(table[fd].by, pthread_self())) continue;
-        table[fd].owned = false;
+        if (table[fd].serial == 0 || table[fd].by == survivor) continue;
+        table[fd].serial = 0;
         close(fd);
     }
+    atomic_store(&closing, 0);
     hs_own_end();
 }
 
-/* Returns 0, or an errno. */
+/* `thread` tells who runs, as `by` does who owns. Returns 0, or an errno. */
 int
-hs_owned_init(void)
+hs_owned_init(uintptr_t (*thread)(void))
 {
-    return pthread_atfork(hs_own_begin, hs_own_end, in_child);
+    running = thread;
+    return pthread_atfork(before_fork, hs_own_end, in_child);
 }

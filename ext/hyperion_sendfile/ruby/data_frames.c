@@ -14,9 +14,6 @@ static const size_t AT_ONCE = 256 * 1024;
 /* Bytes of a frame for which no other way is cheaper. */
 static const long SMALL_FRAME = 16 * 1024;
 
-/* Of a read that is interrupted every time. */
-static const int TRIES = 100;
-
 struct region {
     struct hs_frames frames;
     VALUE memory; /* nil: a file */
@@ -221,63 +218,21 @@ frames_release(VALUE self)
 }
 
 struct lay_out {
+    struct hs_read read; /* the first, as which it is run */
     const struct hs_frames *frames;
-    int fd;
     off_t wire;
     char *to;
     size_t capacity;
-    ssize_t laid;
-    int err;
 };
 
-static void *
-lay_out_without_gvl(void *data)
-{
-    struct lay_out *job = data;
-
-    job->laid = hs_frames_lay_out(job->frames, job->fd, job->wire, job->to, job->capacity,
-                                  hs_read_vector, &job->fd);
-    job->err = errno;
-    return NULL;
-}
-
-static VALUE
-lay_out(VALUE argument)
-{
-    struct lay_out *job = (struct lay_out *)argument;
-    int tries = 0;
-
-    do {
-        rb_thread_check_ints();
-        job->laid = -1;
-        job->err = EINTR; /* for when it is not run at all */
-        rb_nogvl(lay_out_without_gvl, job, RUBY_UBF_IO, NULL, RB_NOGVL_INTR_FAIL);
-    } while (job->laid < 0 && job->err == EINTR && ++tries < TRIES);
-    return Qnil;
-}
-
-static VALUE
-close_file(VALUE argument)
-{
-    hs_own_close(((const struct lay_out *)argument)->fd);
-    return Qnil;
-}
-
-/* By a duplicate, since the GVL is given up; where there is none to be had, the GVL is kept. */
 static void
-lay_out_from_file(struct lay_out *job, int fd)
+lay_out(struct hs_read *read)
 {
-    int tries = 0;
+    const struct lay_out *job = (const struct lay_out *)read;
 
-    job->fd = hs_own_duplicate(fd);
-    if (job->fd >= 0) {
-        rb_ensure(lay_out, (VALUE)job, close_file, (VALUE)job);
-        return;
-    }
-    job->fd = fd;
-    do
-        lay_out_without_gvl(job);
-    while (job->laid < 0 && job->err == EINTR && ++tries < TRIES);
+    read->got = hs_frames_lay_out(job->frames, read->fd, job->wire, job->to, job->capacity,
+                                  hs_read_vector, &read->fd);
+    read->err = read->got < 0 ? errno : 0;
 }
 
 /*
@@ -289,7 +244,7 @@ lay_out_from_file(struct lay_out *job, int fd)
 static VALUE
 frames_read(VALUE self, VALUE file, VALUE wire, VALUE room, VALUE buffer)
 {
-    struct lay_out job = {.frames = hs_frames_of(self), .fd = -1};
+    struct lay_out job = {.read = {.run = lay_out, .fd = -1}, .frames = hs_frames_of(self)};
     VALUE source = NIL_P(file) ? Qnil : hs_in_source(file);
 
     job.wire = hs_bytes(wire, "wire");
@@ -300,12 +255,13 @@ frames_read(VALUE self, VALUE file, VALUE wire, VALUE room, VALUE buffer)
     rb_str_modify_expand(buffer, (long)job.capacity);
     job.to = RSTRING_PTR(buffer);
     if (NIL_P(source)) {
-        lay_out((VALUE)&job);
+        lay_out(&job.read);
     } else {
-        lay_out_from_file(&job, hs_in_descriptor(source));
+        (void)hs_in_descriptor(source); /* or what is wrong with it */
+        hs_read_source(&job.read, source);
     }
-    if (job.laid < 0) rb_syserr_fail(job.err, NULL);
-    rb_str_set_len(buffer, (long)job.laid);
+    if (job.read.got < 0) rb_syserr_fail(job.read.err, NULL);
+    rb_str_set_len(buffer, (long)job.read.got);
     RB_GC_GUARD(source);
     return buffer;
 }

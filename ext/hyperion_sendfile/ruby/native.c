@@ -187,16 +187,14 @@ native_regular_size(VALUE self, VALUE file)
  * garbage collector closes it.
  */
 struct pipe {
-    int fds[2];
+    struct hs_owned ends[2];
 };
 
 static void
 pipe_close(struct pipe *pipe)
 {
-    for (int i = 0; i < 2; i++) {
-        if (pipe->fds[i] >= 0) close(pipe->fds[i]);
-        pipe->fds[i] = -1;
-    }
+    hs_own_close(&pipe->ends[0]);
+    hs_own_close(&pipe->ends[1]);
 }
 
 static void
@@ -217,7 +215,7 @@ pipe_yield(VALUE argument)
 {
     const struct pipe *pipe = (const struct pipe *)argument;
 
-    return rb_yield_values(2, INT2FIX(pipe->fds[0]), INT2FIX(pipe->fds[1]));
+    return rb_yield_values(2, INT2FIX(pipe->ends[0].fd), INT2FIX(pipe->ends[1].fd));
 }
 
 static VALUE
@@ -241,8 +239,12 @@ native_with_pipe(VALUE self)
     VALUE result;
 
     (void)self;
-    pipe->fds[0] = pipe->fds[1] = -1;
-    if (!hs_pipe_open(pipe->fds)) return Qnil;
+    pipe->ends[0] = pipe->ends[1] = HS_OWNS_NOTHING;
+    if (!hs_pipe_open(pipe->ends, (uintptr_t)rb_thread_current())) {
+        pipe_close(pipe);
+        return Qnil;
+    }
+    hs_pipe_widen(pipe->ends[1].fd);
     result = rb_ensure(pipe_yield, (VALUE)pipe, pipe_ensure, (VALUE)pipe);
     RB_GC_GUARD(owner);
     return result;

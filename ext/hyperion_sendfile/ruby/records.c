@@ -25,9 +25,6 @@ static const long RECORD_AND_FRAME = 2 * 16 * 1024 + HS_FRAME_PREFIX;
 static const off_t STEP = 256 * 1024;
 static const int64_t STEP_NS = 2 * 1000 * 1000;
 
-/* Of a read that is interrupted every time. */
-static const int TRIES = 100;
-
 static ID id_syswrite_nonblock;
 
 struct step {
@@ -51,76 +48,36 @@ struct step {
 };
 
 struct piece {
-    int fd;
+    struct hs_read read; /* the first, as which it is run */
     char *to;
     size_t length;
     off_t position;
-    ssize_t got;
-    int err;
-    int tries;
 };
 
 static void
-read_piece(void *data)
+read_piece(struct hs_read *read)
 {
-    struct piece *piece = data;
+    const struct piece *piece = (const struct piece *)read;
 
-    piece->got = pread(piece->fd, piece->to, piece->length, piece->position);
-    piece->err = errno;
-    piece->tries++;
-}
-
-static bool
-read_again(const struct piece *piece)
-{
-    return piece->got < 0 && piece->err == EINTR && piece->tries < TRIES;
-}
-
-static VALUE
-read_without_gvl(VALUE argument)
-{
-    struct piece *piece = (struct piece *)argument;
-
-    do {
-        piece->got = -1;
-        piece->err = EINTR; /* for when the region is left before it runs */
-        hs_region(read_piece, piece, piece->fd);
-    } while (read_again(piece));
-    return Qnil;
-}
-
-static VALUE
-close_piece(VALUE argument)
-{
-    hs_own_close(((struct piece *)argument)->fd);
-    return Qnil;
+    read->got = pread(read->fd, piece->to, piece->length, piece->position);
+    read->err = read->got < 0 ? errno : 0;
 }
 
 /*
  * What is in memory is read at once: to give the GVL up for it would cost a time slice beside a busy
- * thread. Else the file may be closed by another thread meanwhile, and so it is read by a duplicate;
- * where there is none to be had, nobody else gets the GVL. -1: errno.
+ * thread. -1: errno.
  */
 static ssize_t
 read_at(VALUE in, char *to, size_t length, off_t position)
 {
-    int fd = hs_in_descriptor(in);
-    struct piece piece = {.to = to, .length = length, .position = position};
+    struct piece piece = {
+        .read = {.run = read_piece}, .to = to, .length = length, .position = position};
+    ssize_t got = hs_read_resident(hs_in_descriptor(in), to, length, position);
 
-    piece.got = hs_read_resident(fd, to, length, position);
-    if (piece.got > 0) return piece.got;
-
-    piece.fd = hs_own_duplicate(fd);
-    if (piece.fd >= 0) {
-        rb_ensure(read_without_gvl, (VALUE)&piece, close_piece, (VALUE)&piece);
-    } else {
-        piece.fd = fd;
-        do
-            read_piece(&piece);
-        while (read_again(&piece));
-    }
-    errno = piece.err;
-    return piece.got;
+    if (got > 0) return got;
+    hs_read_source(&piece.read, in);
+    errno = piece.read.err;
+    return piece.read.got;
 }
 
 static bool

@@ -1,36 +1,49 @@
 /*
- * Leaving the GVL on behalf of a descriptor, where Ruby has a call for it: IO#close in another
- * thread then wakes this one with an IOError, and waits for it to be out before the descriptor's
- * number can be given to somebody else. libruby exports it; no public header declares it.
+ * Leaving the GVL on behalf of an IO, from Ruby 3.5 on: as region_number.c, but that Ruby knows the IO, and no number.
  */
 #include <ruby.h>
+#include <ruby/io.h>
 #include <ruby/thread.h>
 
 #include "glue.h"
 
-VALUE rb_thread_io_blocking_region(rb_blocking_function_t *func, void *data, int fd);
+#include <errno.h>
 
-const bool hs_region_guards_fd = true;
+VALUE rb_thread_io_blocking_region(struct rb_io *io, rb_blocking_function_t *func, void *data);
+
+bool
+hs_region_guards(VALUE io)
+{
+    return RB_TYPE_P(io, T_FILE);
+}
 
 struct work {
     void (*func)(void *);
     void *data;
 };
 
+/* Ruby would take an errno that is left for its own: it raises for ETIMEDOUT. */
 static VALUE
 work_without_gvl(void *argument)
 {
     const struct work *work = argument;
 
     work->func(work->data);
+    errno = 0;
     return Qnil;
 }
 
 /* May raise what another thread or a signal handler has for this thread, before or after func. */
 void
-hs_region(void (*func)(void *), void *data, int fd)
+hs_region(void (*func)(void *), void *data, VALUE io, int fd)
 {
     struct work work = {func, data};
 
-    rb_thread_io_blocking_region((rb_blocking_function_t *)work_without_gvl, &work, fd);
+    (void)fd;
+    if (hs_region_guards(io)) {
+        rb_thread_io_blocking_region(RFILE(rb_io_get_write_io(io))->fptr,
+                                     (rb_blocking_function_t *)work_without_gvl, &work);
+    } else {
+        hs_without_gvl(func, data);
+    }
 }

@@ -19,11 +19,22 @@ hs_splice_compiled(void)
 }
 
 bool
-hs_pipe_open(int fds[2])
+hs_pipe_open(struct hs_owned pipe[2], uintptr_t by)
 {
-    if (pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0) return false;
-    (void)fcntl(fds[1], F_SETPIPE_SZ, PIPE_SIZE);
-    return true;
+    int fds[2];
+    bool made;
+
+    hs_own_begin();
+    made = pipe2(fds, O_CLOEXEC | O_NONBLOCK) == 0;
+    if (made) made = hs_own(&pipe[0], fds[0], by) & hs_own(&pipe[1], fds[1], by);
+    hs_own_end();
+    return made;
+}
+
+void
+hs_pipe_widen(int fd)
+{
+    (void)fcntl(fd, F_SETPIPE_SZ, PIPE_SIZE);
 }
 
 static struct hs_moved
@@ -74,19 +85,6 @@ hs_splice(const struct hs_transfer *t)
     return stopped(done, 0);
 }
 
-static bool
-own_pipe(int fds[2])
-{
-    bool made;
-
-    hs_own_begin();
-    made = pipe2(fds, O_CLOEXEC | O_NONBLOCK) == 0;
-    if (made) hs_own(fds[0]);
-    if (made) hs_own(fds[1]);
-    hs_own_end();
-    return made;
-}
-
 /*
  * By a pipe that lives no longer than the attempt; what is left in it is read again from the file.
  * No pipe to be had is no fault of the transfer: another method needs none.
@@ -95,14 +93,17 @@ struct hs_moved
 hs_splice_by_own_pipe(const struct hs_transfer *transfer)
 {
     struct hs_transfer t = *transfer;
+    struct hs_owned pipe[2] = {HS_OWNS_NOTHING, HS_OWNS_NOTHING};
     struct hs_moved moved;
-    int fds[2];
 
-    if (!own_pipe(fds)) return (struct hs_moved){.err = errno, .refused = true};
-    t.pipe_r = fds[0];
-    t.pipe_w = fds[1];
-    moved = hs_splice(&t);
-    hs_own_close(fds[0]);
-    hs_own_close(fds[1]);
+    if (hs_pipe_open(pipe, t.thread)) {
+        t.pipe_r = pipe[0].fd;
+        t.pipe_w = pipe[1].fd;
+        moved = hs_splice(&t);
+    } else {
+        moved = (struct hs_moved){.err = errno, .refused = true};
+    }
+    hs_own_close(&pipe[0]);
+    hs_own_close(&pipe[1]);
     return moved;
 }
