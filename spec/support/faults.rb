@@ -349,7 +349,7 @@ module Faults
       file = payload_file(size)
       arm({ dup: Rule.new(:dawdle_before, 3 * TIME_SLICE, 0, 1) }, nil, file)
       other = Thread.new { loop { Thread.pass } }
-      S.const_get(:Native).read_in(file, 0, size)
+      S.const_get(:Native).read_in(file.fileno, 0, size) # by a duplicate
       report
     ensure
       other&.kill&.join

@@ -395,9 +395,9 @@ read_in(struct hs_read *read)
     while (job->done < job->length) {
         off_t left = job->length - job->done;
 
-        read->got = pread(read->fd, buffer,
-                          left < (off_t)sizeof(buffer) ? (size_t)left : sizeof(buffer),
-                          job->offset + job->done);
+        read->got =
+            pread(read->fd, buffer, left < (off_t)sizeof(buffer) ? (size_t)left : sizeof(buffer),
+                  job->offset + job->done);
         if (read->got <= 0) break; /* who reads it to send it will say why */
         job->done += read->got;
         if (wanted(job->thread)) {
