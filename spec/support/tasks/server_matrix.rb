@@ -44,7 +44,8 @@ class ServerMatrix
 
   MARKDOWN
 
-  # @param which [String, nil] one server; or "ends": the oldest and the newest version of each, and the table is left alone
+  # @param which [String, nil] one server; or "ends": the oldest and the newest version of each, and the table is left
+  #   alone
   def initialize(which = nil)
     @ends = which == "ends"
     @servers = which.nil? || @ends ? SERVERS : SERVERS.select { |server| server.name == which }
