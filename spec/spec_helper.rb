@@ -32,5 +32,5 @@ RSpec.configure do |config|
 
   # Appended, so that examples' own `after` hooks still see open sockets.
   config.append_after { Cleanup.run }
-  Watchdog.install(config, limit: 60)
+  Watchdog.install(config, limit: Integer(ENV.fetch("WATCHDOG_SECONDS", "60")))
 end
