@@ -209,7 +209,8 @@ RSpec.describe Hyperion::Http::Sendfile, ".copy_data_frames" do
 
       def buffer_of(bytes)
         buffer = IO::Buffer.new(bytes.bytesize)
-        RUBY_VERSION < "3.2" ? buffer.copy(IO::Buffer.for(bytes.dup), 0) : buffer.set_string(bytes)
+        RUBY_VERSION < "3.2" ? buffer.copy(lent = IO::Buffer.for(bytes.dup), 0) : buffer.set_string(bytes)
+        lent&.free # Ruby 3.1 crashes where it collects such a buffer together with its String
         buffer
       end
 
