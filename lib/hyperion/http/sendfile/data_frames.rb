@@ -319,10 +319,8 @@ module Hyperion
           return if transfer.frames.payload >= SENDFILE_FROM &&
                     Loop.run(transfer, waiter, NativeRoute.step(:sendfile, waiter), last: false)
 
-          return if Loop.run(transfer, waiter, NativeRoute.step(:buffered, waiter))
-          raise Errno::ESPIPE if waiter.prepare(transfer)
-
-          UserspaceRoute.run(transfer, waiter)
+          # It refuses what has no offsets, and what could not be read in an event loop.
+          Loop.run(transfer, waiter, NativeRoute.step(:buffered, waiter)) || UserspaceRoute.run(transfer, waiter)
         end
       end
 
