@@ -27,19 +27,18 @@ module Platforms
   FORCED = File.foreach(Extension::EXTCONF).take_while { |line| line.match?(/\A(?:#|$)/) }.filter_map do |line|
     line[/\A#   (HYPERION_(?!STRICT|PLATFORM)\w+=\w+)/, 1]
   end.freeze
-  FORCED_FURTHER = %w[primitives descriptors truncated splice].freeze
+  FORCED_SPECS = NEEDED + %w[primitives close descriptors facade interrupts peer_gone timeout data_frames].freeze
 
   module_function
 
   # Runs the specs against the build with +setting+, one of FORCED.
   def spec_forced(setting)
     library = build(setting, setting.split("=", 2).each_slice(2).to_h)
-    names = NEEDED + FURTHER + FORCED_FURTHER
     # All Ruby processes, those that specs start too, are to have this build.
     environment = { "RUBYOPT" => "#{ENV.fetch("RUBYOPT", nil)} #{Sanitizers.first(library)}" }
     Dir.chdir(ROOT) do
       sh(environment, Gem.ruby, "-S", "rspec", "--require", "spec_helper", "--tag", "~patience",
-         *names.map { |name| "spec/hyperion/http/sendfile/#{name}_spec.rb" }, verbose: false)
+         *FORCED_SPECS.map { |name| "spec/hyperion/http/sendfile/#{name}_spec.rb" }, verbose: false)
     end
   end
 
