@@ -7,6 +7,10 @@
 #   --enable-strict, or HYPERION_STRICT=1   all warnings, as errors
 #   HYPERION_PLATFORM=portable              as if the system had no sendfile; or linux, darwin, freebsd
 #   HYPERION_REGION=nogvl                   as if Ruby had no call to leave the GVL for a descriptor
+#   HYPERION_REGION=io                      as if it were the one of Ruby 3.5
+#   HYPERION_WITHOUT=newer                  as if Ruby had none of the calls that are newer than 3.1
+#   HYPERION_WITHOUT=older                  as if it told nothing of what newer ones keep to themselves
+#   HYPERION_WITHOUT=optional               as if libc had none of the calls that one can do without
 
 require "mkmf"
 
@@ -40,14 +44,33 @@ def platform
   end
 end
 
+WITHOUT = {
+  "newer" => %w[rb_io_mode rb_io_open_descriptor rb_postponed_job_preregister rb_thread_lock_native_thread
+                rb_io_buffer_get_bytes_for_reading],
+  "older" => %w[wbuf],
+  "optional" => %w[preadv sigtimedwait SIGEV_THREAD_ID SIOCOUTQNSD]
+}.fetch(ENV.fetch("HYPERION_WITHOUT", ""), [])
+
+def func?(name, header)
+  !WITHOUT.include?(name) && have_func(name, header)
+end
+
+def const?(name, header)
+  !WITHOUT.include?(name) && have_const(name, header)
+end
+
 # libruby has rb_thread_io_blocking_region(func, data, fd) up to Ruby 3.4, and (io, func, data) after that, which a
 # probe by name can't tell.
 def region
-  return ENV["HYPERION_REGION"] if ENV["HYPERION_REGION"]
-  return "nogvl" unless have_func("rb_thread_io_blocking_region")
+  return "nogvl" if ENV["HYPERION_REGION"] == "nogvl" || !have_func("rb_thread_io_blocking_region")
 
   by_number = RbConfig::CONFIG.values_at("MAJOR", "MINOR").map(&:to_i).then { |version| (version <=> [3, 4]) <= 0 }
-  by_number ? "number" : "io"
+  return "io" unless by_number
+  return "number" unless ENV["HYPERION_REGION"] == "io"
+
+  $defs << "-Drb_thread_io_blocking_region=region_by_io"
+  $VPATH << "$(srcdir)/../../spec/support/stand_in"
+  "io"
 end
 
 # Some processors of 32 bits count in 64 by a library of the compiler's.
@@ -61,29 +84,32 @@ def counts_by_itself?
 end
 
 have_library("atomic") unless counts_by_itself?
-have_func("rb_io_mode", "ruby/io.h") # and with it rb_io_closed_p
-have_func("rb_io_open_descriptor", "ruby/io.h") # Ruby 3.3
-have_struct_member("rb_io_t", "wbuf", "ruby/io.h") # of which newer Rubies say nothing
-have_func("rb_postponed_job_preregister", "ruby/debug.h") # Ruby 3.3
+func?("rb_io_mode", "ruby/io.h") # and with it rb_io_closed_p
+func?("rb_io_open_descriptor", "ruby/io.h") # Ruby 3.3
+have_struct_member("rb_io_t", "wbuf", "ruby/io.h") unless WITHOUT.include?("wbuf") # not told by newer Rubies
+func?("rb_postponed_job_preregister", "ruby/debug.h") # Ruby 3.3
+func?("rb_thread_lock_native_thread", "ruby/thread.h") # Ruby 3.3
+region = region()
 os = platform
 splice = os == "linux" && have_func("splice", "fcntl.h") ? "splice" : "splice_none"
 ktls = os == "linux" && have_const("TLS_SET_RECORD_TYPE", "linux/tls.h") ? "ktls" : "ktls_none"
 statx = os == "linux" && have_func("statx", "sys/stat.h")
 resident = statx && have_const("RWF_NOWAIT", "sys/uio.h") ? "resident_preadv2" : "resident_none"
 cork = os == "linux" ? "cork" : "cork_none"
-queue = have_const("SIOCOUTQNSD", "linux/sockios.h") ? "queue" : "queue_none"
+queue = const?("SIOCOUTQNSD", "linux/sockios.h") ? "queue" : "queue_none"
 opening = statx && have_const("RESOLVE_CACHED", "linux/openat2.h") ? "open_openat2" : "open_none"
-alarm = os == "linux" && have_const("SIGEV_THREAD_ID", "signal.h") ? "alarm_timer" : "alarm_none"
+alarm = os == "linux" && const?("SIGEV_THREAD_ID", "signal.h") ? "alarm_timer" : "alarm_none"
 have_library("rt", "timer_create", "time.h") # where libc does not have it
-preadv = have_func("preadv", "sys/uio.h") ? "read_preadv" : "read_pread"
-buffers = have_func("rb_io_buffer_get_bytes_for_reading", "ruby/io/buffer.h") # Ruby 3.2
+preadv = func?("preadv", "sys/uio.h") ? "read_preadv" : "read_pread"
+buffers = func?("rb_io_buffer_get_bytes_for_reading", "ruby/io/buffer.h") # Ruby 3.2
 memory = buffers ? "memory_io_buffer" : "memory_string"
-discard = have_func("sigtimedwait", "signal.h") ? "discard_sigtimedwait" : "discard_sigwait"
+discard = func?("sigtimedwait", "signal.h") ? "discard_sigtimedwait" : "discard_sigwait"
 
 $defs << "-D_GNU_SOURCE" << "-D_FILE_OFFSET_BITS=64"
 sources = %w[hyperion_sendfile native open arguments gvl held data_frames records
              owned transfer wait sigpipe buffered small switch nagle stats framed frames] +
           [preadv, memory, "region_#{region}", "os_#{os}", splice, queue, ktls, resident, opening, cork, alarm, discard]
+sources << "region_by_io" if $defs.include?("-Drb_thread_io_blocking_region=region_by_io")
 $srcs = sources.map { |name| "#{name}.c" }
 folders = %w[ruby core os os/linux os/darwin os/freebsd os/portable]
 $VPATH.concat(folders.map { |folder| "$(srcdir)/#{folder}" })

@@ -90,6 +90,9 @@ bool hs_wait_without_gvl(VALUE io, short events, VALUE timeout);
 bool hs_read_in(VALUE in, off_t offset, off_t length); /* into the page cache */
 void hs_gvl_init(void);
 
+/* As hs_sigpipe_hold, around Ruby code, which may give the GVL up. */
+void hs_hold_sigpipe(struct hs_sigpipe *sigpipe);
+
 /*
  * A read of a source, without the GVL: again where it ends by EINTR, or has not begun. Where there is no descriptor to
  * be had, the GVL is kept.

@@ -318,6 +318,19 @@ hs_wait_without_gvl(VALUE io, short events, VALUE timeout)
     }
 }
 
+/*
+ * The mask is that of a native thread, and with M:N threads Ruby goes on by another one after it gave the GVL up. So the
+ * thread gets one of its own, for good; only programs that trap SIGPIPE come here.
+ */
+void
+hs_hold_sigpipe(struct hs_sigpipe *sigpipe)
+{
+#ifdef HAVE_RB_THREAD_LOCK_NATIVE_THREAD
+    if (hs_sigpipe_does_harm()) rb_thread_lock_native_thread();
+#endif
+    hs_sigpipe_hold(sigpipe);
+}
+
 /* Of a read that is interrupted every time. */
 static const int TRIES = 100;
 

@@ -129,7 +129,7 @@ native_without_sigpipe(VALUE self)
     struct hs_sigpipe signals = {0};
 
     (void)self;
-    hs_sigpipe_hold(&signals);
+    hs_hold_sigpipe(&signals);
     return rb_ensure(rb_yield, Qnil, release_sigpipe, (VALUE)&signals);
 }
 

@@ -1,0 +1,14 @@
+/* The call of Ruby 3.5 that region_io.c makes, by that of the Rubies before, for HYPERION_REGION=io on those. */
+#include <ruby.h>
+#include <ruby/io.h>
+#include <ruby/thread.h>
+
+#undef rb_thread_io_blocking_region
+VALUE rb_thread_io_blocking_region(rb_blocking_function_t *func, void *data, int fd);
+VALUE region_by_io(struct rb_io *io, rb_blocking_function_t *func, void *data);
+
+VALUE
+region_by_io(struct rb_io *io, rb_blocking_function_t *func, void *data)
+{
+    return rb_thread_io_blocking_region(func, data, io->fd);
+}
