@@ -22,10 +22,11 @@ static struct hs_held *lists[LISTS];                      /* by descriptor */
 static ID id_autoclose_p, id_set_autoclose;
 
 /* IO objects of a forked child that threads held which it does not have. */
-static struct left {
+struct left {
     VALUE io;
     int fd;
-} * left;
+};
+static struct left *left;
 static size_t left_count, left_capacity;
 
 static uintptr_t
