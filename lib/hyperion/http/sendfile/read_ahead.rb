@@ -19,7 +19,7 @@ module Hyperion
         # Threads that work for one event loop at the same time.
         READERS = 16
         DESCRIPTORS = "/proc/self/fd"
-        HAS_DESCRIPTORS = File.directory?(DESCRIPTORS)
+        HAS_DESCRIPTORS = EXTENSION && File.directory?(DESCRIPTORS)
         private_constant :DESCRIPTORS, :HAS_DESCRIPTORS, :WINDOW, :READ_IN, :QUICK, :LASTING, :READERS
 
         # Returns when what the next attempt sends is in the page cache.
@@ -59,7 +59,7 @@ module Hyperion
           beside_loop { file.pread(length, offset) }
         end
 
-        # As IO#stat, which keeps the GVL while a server is asked.
+        # As IO#stat, which keeps the GVL while a server is asked. (Without the extension there is no GVL.)
         def self.stat(file)
           HAS_DESCRIPTORS ? File.stat("#{DESCRIPTORS}/#{file.fileno}") : file.stat
         end

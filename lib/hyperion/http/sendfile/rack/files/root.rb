@@ -220,9 +220,9 @@ module Hyperion
             [real == "/" ? "" : real, stat.dev, stat.ino]
           end
 
-          # File.realpath keeps the GVL.
+          # File.realpath keeps the GVL. (Without the extension there is none, and perhaps no Dir#fileno.)
           def real_root
-            return File.realpath(@path).b unless HAS_DESCRIPTORS
+            return File.realpath(@path).b unless EXTENSION && HAS_DESCRIPTORS
 
             Dir.open(@path) { |folder| File.readlink("#{DESCRIPTORS}/#{folder.fileno}").b }
           rescue Errno::EACCES # it can be entered, and not be read
