@@ -8,8 +8,7 @@ module DevelopmentBundle
 
   # Why an installation failed, by what it printed. The first that matches is named.
   REASONS = {
-    /Could not reach host|Network error|Could not fetch specs|Could not find gem.*locally installed|getaddrinfo|
-     Retrying (?:fetcher|download).*due to error/x =>
+    /Could not reach host|Network error|Could not fetch specs|getaddrinfo|Retrying .* due to error/ =>
       "There is no way to rubygems.org from here: `bundle install` needs the network once.",
     %r{openssl/ssl\.h|OpenSSL library could not be found|Missing required OpenSSL|extconf failed.*openssl}i =>
       "OpenSSL's headers are missing (Debian: libssl-dev). Falcon's dependency openssl is compiled with them.",
