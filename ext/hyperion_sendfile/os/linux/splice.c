@@ -22,13 +22,14 @@ bool
 hs_pipe_open(struct hs_owned pipe[2], uintptr_t by)
 {
     int fds[2];
-    bool made;
+    bool made, owned = false;
 
     hs_own_begin();
     made = pipe2(fds, O_CLOEXEC | O_NONBLOCK) == 0;
-    if (made) made = hs_own(&pipe[0], fds[0], by) & hs_own(&pipe[1], fds[1], by);
+    for (int i = 0; made && i < 2; i++)
+        owned = hs_own(&pipe[i], fds[i], by) && (owned || i == 0);
     hs_own_end();
-    return made;
+    return owned;
 }
 
 void
