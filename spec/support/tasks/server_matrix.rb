@@ -37,10 +37,10 @@ class ServerMatrix
   TEXT = <<~MARKDOWN
     # Servers: what was tested
 
-    Made by `rake servers:matrix`, by the Ruby that runs it; not written by hand. "direct": the body writes to the socket
-    itself; "kept alive": several responses on one connection; "stalled reader": a client that takes nothing is given up
-    after its timeout, and others are served meanwhile; "truncated file": the connection is closed at once when a file is
-    truncated while it is sent. "-": the server has no such thing.
+    Written by `rake servers:matrix`; do not edit. A row names the Ruby that ran the specs. "direct": the body writes to the
+    socket itself. "kept alive": one connection carries several responses. "stalled reader": a client that reads nothing loses
+    its connection at the timeout, and others are served meanwhile. "truncated file": the connection is closed at once if a
+    file is truncated while it is sent. "-": does not apply to this server.
 
   MARKDOWN
 
