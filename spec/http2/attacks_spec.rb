@@ -51,6 +51,19 @@ RSpec.describe "a server of files by HTTP/2, under attack", needs: :http2 do
     expect_service
   end
 
+  it "decodes no header block beyond 64 KiB" do
+    [65_536, 65_537].each do |size|
+      one = client
+      flood = one.frame(FramesClient::HEADERS, FramesClient::END_HEADERS, 1, "\x82" * size) # :method GET, many times
+      one.answers[1] = FramesClient::Answer.new(nil, "".b, false, nil, [], 0)
+      one.catch_up # it has acknowledged the server's settings, and with them the size of frames
+      one.socket.write(flood)
+      one.receive { one.answers[1].reset || one.goaway }
+      expect(one.goaway).to eq(size == 65_536 ? nil : calm) # such a request is malformed, whatever its size
+    end
+    expect_service
+  end
+
   it "ends a connection whose streams are reset as fast as they come" do
     before = seen[:calls]
     one = client(window: 0)

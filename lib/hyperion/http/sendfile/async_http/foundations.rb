@@ -83,6 +83,7 @@ module Hyperion
               "Async::HTTP::Protocol::HTTP2::Output#passthrough" => "01e80c6ffaed",
               "Async::HTTP::Protocol::HTTP2::Output#send_data" => "416212e947a2",
               "Protocol::HTTP2::Connection#read_frame" => "74c912e884c2",
+              "Protocol::HTTP2::Connection#decode_headers" => 1,
               "Protocol::HTTP2::Connection#close" => "f5c3e4939174",
               "Protocol::HTTP2::Connection#delete" => "12437aec5f8d",
               "Protocol::HTTP2::Connection#create_stream" => "800f8456116d",

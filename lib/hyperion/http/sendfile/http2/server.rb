@@ -10,6 +10,10 @@ module Hyperion
       module HTTP2
         # Async-http's, with streams that send regions of files.
         class Server < Async::HTTP::Protocol::HTTP2::Server
+          # Bytes of a request's header block, as it comes.
+          LARGEST_HEAD = 64 * 1024
+          private_constant :LARGEST_HEAD
+
           # @return [Numeric, nil] see {HTTP2.server}
           attr_reader :timeout
 
@@ -132,6 +136,14 @@ module Hyperion
           rescue Patience::Exhausted => e
             AsyncHTTP::Failures.log(self, e)
             raise
+          end
+
+          # A byte of a header block can stand for a field of 4 KiB, and decoding it holds up every connection.
+          def decode_headers(data)
+            return super if data.bytesize <= LARGEST_HEAD
+
+            raise ::Protocol::HTTP2::ProtocolError.new("A header block of #{data.bytesize} bytes is too large.",
+                                                       ::Protocol::HTTP2::Error::ENHANCE_YOUR_CALM)
           end
 
           def receive_reset_stream(frame)
