@@ -88,7 +88,7 @@ func?("rb_io_mode", "ruby/io.h") # and with it rb_io_closed_p
 func?("rb_io_open_descriptor", "ruby/io.h") # Ruby 3.3
 have_struct_member("rb_io_t", "wbuf", "ruby/io.h") unless WITHOUT.include?("wbuf") # not told by newer Rubies
 func?("rb_postponed_job_preregister", "ruby/debug.h") # Ruby 3.3
-func?("rb_thread_lock_native_thread", "ruby/thread.h") # Ruby 3.3
+func?("rb_thread_lock_native_thread", "ruby/thread.h") # Ruby 3.4
 region = region()
 os = platform
 splice = os == "linux" && have_func("splice", "fcntl.h") ? "splice" : "splice_none"

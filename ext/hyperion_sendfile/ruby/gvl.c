@@ -9,6 +9,7 @@
 #include "glue.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 /* How soon a closed destination is noticed where IO#close can't wake us. */
@@ -320,13 +321,17 @@ hs_wait_without_gvl(VALUE io, short events, VALUE timeout)
 
 /*
  * The mask is that of a native thread, and with M:N threads Ruby goes on by another one after it gave the GVL up. So the
- * thread gets one of its own, for good; only programs that trap SIGPIPE come here.
+ * thread gets one of its own, for good; only programs that trap SIGPIPE come here. Ruby 3.3 has M:N threads and no way
+ * to ask for that: where they are in use, the program's trap hears of a peer that is gone, as of Ruby's own writes.
  */
 void
 hs_hold_sigpipe(struct hs_sigpipe *sigpipe)
 {
+    if (!hs_sigpipe_does_harm()) return;
 #ifdef HAVE_RB_THREAD_LOCK_NATIVE_THREAD
-    if (hs_sigpipe_does_harm()) rb_thread_lock_native_thread();
+    rb_thread_lock_native_thread();
+#else
+    if (getenv("RUBY_MN_THREADS") || rb_funcallv(ractor, id_count, 0, NULL) != INT2FIX(1)) return;
 #endif
     hs_sigpipe_hold(sigpipe);
 }

@@ -204,10 +204,12 @@ RSpec.describe Hyperion::Http::Sendfile, "holding descriptors", needs: :extensio
 
           if (!real) real = (int (*)(int))dlsym(RTLD_NEXT, "close");
           if (getenv("SLOW") && fstat(fd, &st) == 0 && st.st_size == 4321) {
-              struct timespec left = {.tv_sec = 2};
+              struct timespec till;
 
               real(fd);
-              while (nanosleep(&left, &left) < 0)
+              clock_gettime(CLOCK_MONOTONIC, &till);
+              till.tv_sec += 2;
+              while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &till, NULL) != 0)
                   continue;
               return 0;
           }
