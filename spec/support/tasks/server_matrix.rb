@@ -100,7 +100,7 @@ class ServerMatrix
     output, status = Open3.capture2e(environment, Gem.ruby, "-S", "bundle", "install", unsetenv_others: true)
     return environment if status.success?
 
-    raise output unless output.match?(/current Ruby version|depends on Ruby|requires? ruby version/i)
+    raise output unless output.match?(/current Ruby\s+version|depends on\s+Ruby|requires? ruby version/i)
 
     puts "#{server.name} #{version}: not for Ruby #{RUBY_VERSION}"
   end
