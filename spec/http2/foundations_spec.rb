@@ -49,6 +49,12 @@ RSpec.describe "the gems below HTTP/2 and Falcon" do
     expect(probe.new("Protocol::HTTP2::Window#lost" => 1).unknown).to include("no Protocol::HTTP2::Window#lost")
   end
 
+  it "are known whatever the locale says", needs: :http2 do
+    output = run('require "hyperion/http/sendfile/falcon"; puts Encoding.default_external, Hyperion::Http::Sendfile::HTTP2.supported?',
+                 { "LC_ALL" => "C", "LANG" => "C" })
+    expect(output).to eq("US-ASCII\ntrue\n")
+  end
+
   # Such as traces calls.
   it "may have modules prepended" do
     stub_const("Below", Class.new { def call(argument) = argument })
@@ -56,8 +62,8 @@ RSpec.describe "the gems below HTTP/2 and Falcon" do
     expect(probe.arity("Traced#call")).to eq(1)
   end
 
-  def run(code)
-    output, status = Open3.capture2e(Gem.ruby, "-I#{File.expand_path("../../lib", __dir__)}", "-e", code)
+  def run(code, environment = {})
+    output, status = Open3.capture2e(environment, Gem.ruby, "-I#{File.expand_path("../../lib", __dir__)}", "-e", code)
     expect(status).to be_success, output
     output
   end

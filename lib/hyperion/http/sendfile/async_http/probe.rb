@@ -64,7 +64,7 @@ module Hyperion
             end
 
             def source(path, line)
-              lines = File.readlines(path).drop(line - 1)
+              lines = File.binread(path).lines.drop(line - 1) # whatever the locale says
               first = lines.first
               if first.match?(/\bdef\b/)
                 ending = "#{first[/\A\s*/]}end"
