@@ -78,4 +78,16 @@ RSpec.describe "bodies on async-http that wrap others" do
       expect(proxies.map { |proxy| found(proxy) }).to all(be_nil)
     end
   end
+
+  # A reader may be done with a file before anybody waits for it.
+  it "go on at once if a file is read in at once", needs: :http2 do
+    file = payload_file(100_000)
+    allow(S.const_get(:Native)).to receive(:resident?).and_return(false)
+    sender = Object.new
+    def sender.beside = yield
+    connection = Struct.new(:sender, :available_size).new(sender, 65_535)
+    stream = Struct.new(:connection, :available_size) { def closed? = false }.new(connection, 65_535)
+    regions = S::FileBody.new(file, [[0, 100_000]], timeout: nil)
+    expect(S::HTTP2.const_get(:Output).new(stream, nil, regions, nil).room?).to be(true)
+  end
 end

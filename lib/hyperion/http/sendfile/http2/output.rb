@@ -160,7 +160,7 @@ module Hyperion
             return true if from + length <= @at_hand || Native.resident?(@file, from, length)
 
             read_in(from, length)
-            false
+            !@reading # it may be over already, and then nobody wakes the sender
           rescue IOError # it is closed, as the turn will see
             true
           end
