@@ -148,4 +148,72 @@ RSpec.describe S::Files, needs: :extension do
       expect(output.lines.map(&:chomp)).to eq(["content"] * 3)
     end
   end
+
+  # Closing a file takes so many turns of somebody else, too, as if a server had to be told.
+  slow_close = <<~C
+    #define _GNU_SOURCE
+    #include <dlfcn.h>
+    #include <poll.h>
+    #include <stdlib.h>
+    #include <sys/stat.h>
+    #include <unistd.h>
+
+    static void
+    be_slow(int fd)
+    {
+        struct stat is;
+        char byte;
+
+        if (!getenv("BEATS") || fstat(fd, &is) < 0 || is.st_ino != strtoull(getenv("INODE"), NULL, 10)) return;
+        for (int i = 0; i < 20; i++) {
+            struct pollfd beats = {.fd = atoi(getenv("BEATS")), .events = POLLIN};
+
+            if (poll(&beats, 1, 2000) != 1) {
+                if (write(1, "stood still\\n", 12) < 0) abort();
+                break;
+            }
+            if (read(beats.fd, &byte, 1) < 0) abort();
+        }
+    }
+
+    int
+    close(int fd)
+    {
+        be_slow(fd);
+        return ((int (*)(int))dlsym(RTLD_NEXT, "close"))(fd);
+    }
+
+    int
+    dup2(int from, int to)
+    {
+        be_slow(to);
+        return ((int (*)(int, int))dlsym(RTLD_NEXT, "dup2"))(from, to);
+    }
+  C
+
+  closing = <<~RUBY
+    require "hyperion/http/sendfile/rack"
+
+    S = Hyperion::Http::Sendfile
+    # As on the file system of a server.
+    S.const_get(:Native).singleton_class.prepend(Module.new { def tells_resident?(*) = false })
+    path = ARGV.fetch(0)
+    ENV["INODE"] = File.stat(path).ino.to_s
+    beats, beat = IO.pipe
+    ENV["BEATS"] = beats.fileno.to_s
+    Thread.new { loop { sleep 0.001 and beat.write(".") } }
+    _, _, body = S::Files.new(nil).serving({ "REQUEST_METHOD" => "GET" }, path)
+    read = 0
+    body.each { |chunk| read += chunk.bytesize }
+    puts read
+    $stdout.flush
+    exit!(true)
+  RUBY
+
+  [0, 5, 100_000].each do |size|
+    it "lets others run while a file is closed (#{size} bytes)", if: Interposed.available?, needs: :linux do
+      File.binwrite("#{dir}/file", payload(size))
+      expect(Interposed.run("slow_close", slow_close, closing, "#{dir}/file")).to eq("#{size}\n")
+    end
+  end
 end

@@ -144,7 +144,7 @@ module Hyperion
 
           # Of a fiber that was given up nobody gets the file that was opened for it.
           def discard
-            Array(@value).each { |part| part.close if IO === part }
+            Array(@value).each { |part| Native.close(part) if IO === part }
             @value = nil
           end
         end

@@ -114,7 +114,7 @@ module Hyperion
           stat = ReadAhead.stat(file)
           found = [file, stat.size] if stat.file?
         ensure
-          file&.close unless found
+          ReadAhead.close(file) if file && !found
         end
 
         # Small ranges, too: the body of Rack::Files has its file open until it is read to its end, and a server that

@@ -112,7 +112,7 @@ module Hyperion
           rescue Errno::ENOENT, Errno::ENOTDIR, Errno::ENAMETOOLONG, Errno::ELOOP, Errno::ENXIO, Errno::ENODEV
             nil
           ensure
-            file&.close unless found&.first.equal?(file)
+            ReadAhead.close(file) if file && !found&.first.equal?(file)
           end
 
           # What has no blocks on a disk is made while it is read (/proc, sysfs, FUSE), or it is empty, or a hole.
