@@ -44,4 +44,18 @@ RSpec.describe "a Falcon whose clients do not read to the end", needs: :http2 do
     expect(server.log).to include("TimeoutError")
     expect(server.log).not_to include("unhandled")
   end
+
+  it "takes a client that leaves before a 304 for what it is" do
+    require "hyperion/http/sendfile/falcon"
+    remote = defined?(Protocol::HTTP::RemoteError) ? Protocol::HTTP::RemoteError : Errno::EPIPE
+    Sync do
+      ours, theirs = UNIXSocket.pair.each { |socket| Cleanup.close(socket) }
+      theirs.write("GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
+      connection = S::Falcon.server(ours)
+      connection.next_request
+      theirs.close
+      connection.write_response("HTTP/1.1", 304, {})
+      expect { connection.write_body("HTTP/1.1", nil) }.to raise_error(remote)
+    end
+  end
 end

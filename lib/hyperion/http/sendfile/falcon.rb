@@ -47,7 +47,7 @@ module Hyperion
             begin
               write_connection_header(version)
               @stream.write("\r\n")
-              @stream.flush
+              quietly { @stream.flush }
               body&.close
             ensure
               send_end_stream!
@@ -65,7 +65,7 @@ module Hyperion
 
             begin
               @stream.write("content-length: #{length}\r\n\r\n")
-              send_regions(regions)
+              quietly { @stream.flush_with(regions) }
             rescue StandardError => e
               raise
             ensure
@@ -82,8 +82,8 @@ module Hyperion
           private
 
           # A client that left, or stalled, is no fault of the server's: async-http closes the connection, quietly.
-          def send_regions(regions)
-            @stream.flush_with(regions)
+          def quietly
+            yield
           rescue Errno::EPIPE, Errno::ECONNRESET, TimeoutError => e
             AsyncHTTP::Failures.log(self, e) if TimeoutError === e
             raise REMOTE ? REMOTE.new(e.message) : e
