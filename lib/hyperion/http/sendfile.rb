@@ -1,10 +1,10 @@
 # frozen_string_literal: true
 
-# The public API: a region of a file to a socket. Reads as the data path: which kind of destination
-# it is, the small body in one call, else a route, until every byte is out or an exception says how
-# many are.
+# The public API: sends a region of a file to a socket. The order is that of the data path: find the kind of
+# destination, send a small body in one call, else take a route, until every byte is sent or an exception says how many
+# were.
 
-# The server hyperion-rb brings a module of the same name.
+# The server hyperion-rb has a module with the same name.
 if defined?(Hyperion::Server) ||
    (defined?(Hyperion::Http::Sendfile.copy_to_socket) && !defined?(Hyperion::Http::Sendfile::TruncatedError))
   raise LoadError, "hyperion-sendfile can't be loaded where hyperion-rb is: " \
@@ -14,14 +14,14 @@ end
 require "io/wait"
 require "timeout"
 require_relative "sendfile/version"
-# A gem that comes compiled has a folder for each Ruby.
+# A precompiled gem has a folder for each Ruby version.
 folder = RUBY_VERSION[/\A\d+\.\d+/] if Dir.exist?(File.join(__dir__, "sendfile", RUBY_VERSION[/\A\d+\.\d+/]))
 extension = ["hyperion/http/sendfile", *folder, "hyperion_sendfile"].join("/")
 begin
-  # By the load path: RubyGems may keep what it compiles in a folder apart.
+  # Required through the load path, because RubyGems may keep compiled extensions in a separate folder.
   require extension
 rescue LoadError => e
-  raise unless e.path == extension # built, and not loadable
+  raise unless e.path == extension # it is built, but cannot be loaded
 
   require_relative "sendfile/fallback"
 end
@@ -31,22 +31,22 @@ module Hyperion
     # Sends a region of a file to a socket: exactly those bytes, by the cheapest safe route, or an
     # exception that says how far it got.
     #
-    # {copy_to_socket} is what a server calls. The primitives below it ({copy}, {copy_small},
-    # {copy_splice}, {copy_splice_into_pipe}, {fadvise_sequential}) are single attempts without
-    # waiting, for those who bring a loop of their own.
+    # {copy_to_socket} is what a server calls. The primitives below it ({copy}, {copy_small}, {copy_splice},
+    # {copy_splice_into_pipe}, {fadvise_sequential}) are single attempts that never wait, for servers with their own
+    # write loop.
     module Sendfile
-      # Bytes read at a time where data has to pass through Ruby.
+      # Bytes read at a time if data has to pass through Ruby.
       USERSPACE_CHUNK = 256 * 1024
-      # Bodies up to this many bytes go by {copy_small}.
+      # Bodies of up to this many bytes are sent by {copy_small}.
       SMALL_FILE_THRESHOLD = small_file_threshold
-      # Bodies over this many bytes go by splice, where that is enabled.
+      # Bodies of more than this many bytes are sent by splice, if it is enabled.
       SPLICE_THRESHOLD = SMALL_FILE_THRESHOLD
-      # From this many bytes on the kernel is told that they will be read in order.
+      # For bodies of at least this many bytes, the kernel is advised that they will be read in order.
       FADVISE_THRESHOLD = 256 * 1024
 
       # Kinds of destination that the kernel sends to from a file.
       NATIVE_KINDS = %i[native ktls].freeze
-      # Whether the extension is there.
+      # Whether the C extension is loaded.
       EXTENSION = Native.respond_to?(:transfer)
       private_constant :NATIVE_KINDS, :EXTENSION
 
@@ -78,39 +78,39 @@ module Hyperion
                        :UserspaceRoute, :TlsRoute
 
       class << self
-        # Sends a region of a file, and returns when all of it is with the kernel. In a non-blocking
-        # fiber under a scheduler it waits through the scheduler and takes turns with other fibers;
-        # elsewhere it waits in C, without the GVL.
+        # Sends a region of a file, and returns when the kernel has accepted all of it. In a non-blocking fiber under a
+        # scheduler, the call waits through the scheduler and takes turns with other fibers; elsewhere it waits in C,
+        # without the GVL.
         #
-        # Whatever leaves the call after the first byte answers {Progress#bytes_sent}, also an exception of the
-        # caller's block, source or destination: the peer has got a part of the response, and the connection must
-        # be closed. An exception that does not answer it came before the first byte.
+        # Every exception that leaves the call after the first byte answers {Progress#bytes_sent}, even one raised by
+        # the caller's block, source or destination. The peer then has a part of the response, and the connection must
+        # be closed. An exception without that method was raised before the first byte.
         #
-        # @param out [IO, Integer, OpenSSL::SSL::SSLSocket, #write] the destination. What Ruby has
-        #   buffered for it goes out first. An object that merely wraps an IO gets its own `write`.
-        # @param file [IO, Integer, #to_io, #pread, #readpartial, #read] the source. The position of a
-        #   file neither matters nor moves, so threads may send the same File at once.
+        # @param out [IO, Integer, OpenSSL::SSL::SSLSocket, #write] the destination. Bytes that Ruby has buffered for it
+        #   are sent first. For an object that only wraps an IO, its own `write` is called.
+        # @param file [IO, Integer, #to_io, #pread, #readpartial, #read] the source. The position of a file is neither
+        #   used nor moved, therefore threads may send the same File at once.
         # @param offset [Integer] bytes from the start of the file
-        # @param len [Integer, nil] bytes; nil is to the end of the file
-        # @param head [String, nil] goes out before the region, in the same segment where it fits
-        # @param timeout [Numeric, nil, :io] seconds without a byte before TimeoutError, not counting those in which a
-        #   disk, or the server of a file, is waited for; nil is for ever,
-        #   and :io the destination's own `timeout`, where Ruby has that.
-        # @yieldparam sent [Integer] bytes of the region that are out, after each step
-        # @return [Integer] bytes of the region sent, the head not counted: always len
+        # @param len [Integer, nil] bytes; nil: up to the end of the file
+        # @param head [String, nil] sent before the region, in the same segment if it fits
+        # @param timeout [Numeric, nil, :io] seconds without progress before TimeoutError, not counting waits for a disk
+        #   or a file server; nil: for ever; :io: the destination's own `timeout`, if this Ruby has IO#timeout.
+        # @yieldparam sent [Integer] bytes of the region sent so far, after each step
+        # @return [Integer] bytes of the region sent, without the head: always len
         # @raise [TruncatedError] the file ends before the region
         # @raise [TimeoutError] no byte moved for the given time
-        # @raise [SystemCallError] EPIPE or ECONNRESET when the peer is gone, or what the kernel said; it
-        #   answers {Progress#bytes_sent} too
-        # @raise [IOError] out or file is closed, or was closed by another thread meanwhile
-        # @raise [OpenSSL::SSL::SSLError] what OpenSSL said of the connection; it answers {Progress#bytes_sent} too
+        # @raise [SystemCallError] EPIPE or ECONNRESET if the peer is gone, or another error of the kernel; it also
+        #   answers {Progress#bytes_sent}
+        # @raise [IOError] out or file is closed, or another thread closed it during the call
+        # @raise [OpenSSL::SSL::SSLError] OpenSSL reported an error of the connection; it also answers
+        #   {Progress#bytes_sent}
         # @raise [ArgumentError, TypeError, RangeError] a bad argument; nothing was written
         # @see https://man7.org/linux/man-pages/man2/sendfile.2.html sendfile(2)
         def copy_to_socket(out, file, offset = 0, len = nil, head: nil, timeout: :io, &progress)
           deliver(nil, out, file, offset, len, head, timeout, progress)
         end
 
-        # As {copy_to_socket}, but never yields to a fiber scheduler: it parks the thread.
+        # Like {copy_to_socket}, but never yields to a fiber scheduler: it blocks the thread.
         #
         # @param (see #copy_to_socket)
         # @yieldparam (see #copy_to_socket)
@@ -120,13 +120,12 @@ module Hyperion
           deliver(Waiters::InThread, out, file, offset, len, head, timeout, progress)
         end
 
-        # By which route a destination is served. Only a real IO is native: an object that wraps one may
-        # be encrypting. Native is also what {sendfile_enabled=} has turned sendfile off for: it is read and written
-        # in C, then.
+        # The kind of route that serves a destination. Only a real IO is native: an object that wraps one may encrypt.
+        # The kind stays native if {sendfile_enabled=} has turned sendfile off: C code then reads and writes.
         #
         # @param out [Object] a destination, as for {copy_to_socket}
         # @return [Symbol] :native, :ktls, :tls_userspace or :userspace
-        # @raise [TypeError] it is no destination
+        # @raise [TypeError] out cannot be a destination
         def fast_path_kind(out)
           return supported? ? :native : :userspace if IO === out || Integer === out
           return !out.closed? && Native.ktls?(out.to_io) ? :ktls : :tls_userspace if tls?(out)
@@ -135,8 +134,8 @@ module Hyperion
           raise TypeError, "out must be an IO, a file descriptor, or answer write, not #{out.class}"
         end
 
-        # Whether responses over {SPLICE_THRESHOLD} go by splice(2): this system has it, no kernel has
-        # said otherwise, and the operator asked for it by `HYPERION_HTTP_SPLICE=1`, and did not turn sendfile off.
+        # Whether responses over {SPLICE_THRESHOLD} are sent by splice(2): this system has it, the kernel has not
+        # rejected it, `HYPERION_HTTP_SPLICE=1` asks for it, and sendfile is not turned off.
         #
         # @return [Boolean]
         # @see sendfile_enabled=
@@ -145,24 +144,24 @@ module Hyperion
             sendfile_enabled?
         end
 
-        # What was sent in this process so far, and in the one it was forked from before that. Counters are not
-        # read at one instant: a response may be counted, and its bytes not yet.
+        # Counters of this process; a forked process starts with those of its parent. They are not read at one instant:
+        # a response may be counted before its bytes are.
         #
-        # - `responses`: those sent whole, by route. A call of {copy_to_socket} is one; a call of {copy_data_frames}
-        #   is, if it has `end_stream`; a {FileBody} is one, whatever it consists of.
-        # - `bytes`: of regions, those of failed responses too, by route. The routes are :small, :sendfile, :splice,
-        #   :memory, :ktls, :tls_userspace, :userspace, and :frames (DATA frames to plain descriptors).
-        # - `waits`: how often a write moved nothing, since the socket had no room. Fibers rarely see that: they
-        #   wait after every partial write, too, and those waits are not counted.
-        # - `fallbacks`: changes to another route, because the kernel would not go on by this one.
-        # - `timeouts`, `truncations`: of {TimeoutError} and {TruncatedError}.
+        # - `responses`: responses sent completely, by route. A call of {copy_to_socket} is one response, and so is a
+        #   call of {copy_data_frames} with `end_stream`, and a {FileBody} with any number of regions.
+        # - `bytes`: bytes of regions, by route, including those of failed responses. The routes are :small, :sendfile,
+        #   :splice, :memory, :ktls, :tls_userspace, :userspace, and :frames (DATA frames to plain descriptors).
+        # - `waits`: how often a write returned EAGAIN. Fibers rarely see one, because they already wait after every
+        #   partial write, and those waits are not counted.
+        # - `fallbacks`: changes to another route because the kernel rejected one.
+        # - `timeouts`, `truncations`: how often {TimeoutError} and {TruncatedError} were raised.
         #
         # @return [Hash{Symbol=>Hash, Integer}]
         def stats
           Stats.snapshot
         end
 
-        # A region that is not the last of its response: {stats} counts its bytes alone.
+        # Sends a region that is not the last of its response: {stats} counts only its bytes.
         # @api private
         def copy_part(out, file, offset, len, head:, timeout:)
           by_route(Waiters.current, nil, out, file, offset, len, head, timeout, nil, ends_response: false)
@@ -176,10 +175,10 @@ module Hyperion
 
         private
 
-        # From one IO to another, which is what a server sends most, all of it happens in C. Everything else is
-        # looked at closely, and sent by a route; so is what is to be reported on.
+        # From one IO to another, which is the most frequent case, everything happens in C. All other calls, and those
+        # with a block for progress, check their arguments and take a route.
         #
-        # @param waiter [Module, nil] nil: whichever suits who is calling
+        # @param waiter [Module, nil] nil: the one that suits the calling thread or fiber
         def deliver(waiter, out, file, offset, len, head, timeout, progress)
           sent = of_head = 0
           begin
@@ -215,8 +214,8 @@ module Hyperion
           len
         end
 
-        # @param moved [Integer, nil] bytes of head and region that are out already; nil: nothing was tried
-        # @param ends_response [Boolean] whether it is the last, or only, region of its response
+        # @param moved [Integer, nil] bytes of head and region that have been sent; nil: nothing was tried
+        # @param ends_response [Boolean] whether this is the last, or only, region of its response
         def by_route(waiter, moved, out, file, offset, len, head, timeout, progress, ends_response: true)
           transfer = transfer_of(out, file, offset, len, head, timeout, progress)
           transfer.advance_through_head(moved) if moved
@@ -248,7 +247,7 @@ module Hyperion
           transfer
         end
 
-        # @param moved [Integer, nil, true] bytes of head and region that are out; true: all of them
+        # @param moved [Integer, nil, true] bytes of head and region that have been sent; true: all of them
         def of_body(moved, head, len)
           return moved ? len : 0 unless Integer === moved
 
@@ -260,7 +259,7 @@ module Hyperion
           io.timeout if IO === io && io.respond_to?(:timeout)
         end
 
-        # What Ruby holds for the destination comes before the region.
+        # Sends the bytes that Ruby has buffered for the destination; they come before the region.
         def flush(out, transfer, waiter)
           return if flushed?(out, transfer)
 

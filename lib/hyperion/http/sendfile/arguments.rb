@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
-# Says which argument of a façade call is wrong, and why, before anything is written: a TypeError or RangeError for
-# what is to be sent, an ArgumentError for an option.
+# Says which argument of a façade call is wrong, and why, before anything is written. The error is a TypeError or
+# RangeError for source, destination and region, and an ArgumentError for an option.
 module Hyperion
   module Http
     module Sendfile
@@ -15,13 +15,13 @@ module Hyperion
         LAST_STREAM = (2**31) - 1
         LARGEST_FRAME = (2**24) - 1
         LARGEST_PADDING = 255
-        # What a source answers one of.
+        # A source responds to one of these.
         READERS = %i[to_io pread readpartial read].freeze
         private_constant :READERS
 
         module_function
 
-        # @return [Symbol] what {Sendfile.fast_path_kind} says of out
+        # @return [Symbol] the result of {Sendfile.fast_path_kind} for out
         def check(out, file, offset, len, head, timeout)
           check_source(file)
           check_transfer(out, "file", file, offset, len, head, timeout)
@@ -83,9 +83,9 @@ module Hyperion
           raise RangeError, "#{name} is beyond the largest file offset: #{value}" if value > LAST_OFFSET
         end
 
-        # Asked of the object itself, for ActiveSupport's `30.seconds` says that it is a Numeric, and behaves as one.
+        # The object itself is asked, because ActiveSupport's `30.seconds` claims to be a Numeric, and behaves like one.
         #
-        # @param others [Array] what is no number, and taken all the same
+        # @param others [Array] values that are allowed although they are not numbers
         def check_timeout(timeout, others: [nil, :io])
           return if others.include?(timeout)
           return if timeout.is_a?(Numeric) && timeout.real? && timeout >= 0
@@ -94,8 +94,8 @@ module Hyperion
           raise ArgumentError, "timeout must be a number of seconds, 0 or more#{allowed}, not #{timeout.inspect}"
         end
 
-        # Whether the object is a stream to be written to. The `write` of a Pathname, and that of the classes IO and
-        # File, overwrites the file that is named; an IO::Buffer's writes the buffer itself.
+        # Whether the object is a stream that can be written to. Other objects also have a `write`: that of a Pathname,
+        # and of the classes IO and File, overwrites the named file; that of an IO::Buffer writes the buffer itself.
         def destination?(object)
           object.respond_to?(:write) && !opens_by_name?(object) && !buffer?(object)
         end
@@ -109,7 +109,7 @@ module Hyperion
           raise TypeError, "file must be an IO, a file descriptor, or answer pread or read, not #{file.class}"
         end
 
-        # A path has read and write, too, and no close.
+        # A path also has read and write, but no close.
         def opens_by_name?(object)
           return object <= IO || false if Class === object
 

@@ -1,45 +1,45 @@
 # frozen_string_literal: true
 
-# A region as HTTP/2 DATA frames: the call, and the cursor and the routes that its wire bytes take.
+# Sends a region as HTTP/2 DATA frames: the call, the cursor, and the routes of the wire bytes.
 module Hyperion
   module Http
     # DATA frames, for a server that speaks HTTP/2.
     module Sendfile
-      # SETTINGS_MAX_FRAME_SIZE that every peer takes, in bytes (RFC 9113, 6.5.2).
+      # The SETTINGS_MAX_FRAME_SIZE that every peer accepts, in bytes (RFC 9113, 6.5.2).
       DATA_FRAME_SIZE = 16_384
 
       class << self
-        # Sends a region as DATA frames, and returns when all of it is with the kernel. Every frame but the
-        # last is full; the last has END_STREAM, if that is asked for, and no empty frame follows it. An
-        # empty region is one empty frame with END_STREAM, or nothing at all without. Waits as
-        # {copy_to_socket} does.
+        # Sends a region as DATA frames, and returns when the kernel has accepted all of it. Every frame but the last is
+        # full; the last has END_STREAM if `end_stream` is true, and no empty frame follows it. An empty region is one
+        # empty frame with END_STREAM, or no frame without `end_stream`. Waits as {copy_to_socket} does.
         #
-        # Flow control is the caller's: the region has to fit into the windows of stream and connection, see
-        # {data_frames_window}. So is that nothing else is written to the connection meanwhile.
+        # Flow control is the caller's duty: the region must fit into the windows of stream and connection, see
+        # {data_frames_window}. The caller must also write nothing else to the connection during the call.
         #
-        # The block may be left by `break` or an exception: no frame is cut in two then, and the connection
-        # can be used. Whatever leaves the call after the first byte answers {Progress#torn?}. Not torn: RST_STREAM ends
-        # this stream, and the others go on, where the head needn't be out for their sake. Torn: the connection must be
+        # You may leave the block with `break` or an exception: no frame is cut in two, and the connection stays usable.
+        # Every exception that leaves the call after the first byte answers {Progress#torn?}. If false, RST_STREAM ends
+        # this stream, and the others go on, unless they need a head that was not sent. If true, the connection must be
         # closed.
         #
         # @param out [IO, Integer, OpenSSL::SSL::SSLSocket, #write] the connection, as for {copy_to_socket}
-        # @param source [IO, Integer, #to_io, String, IO::Buffer] a file, or memory, which is sent from where
-        #   it lies. An IO::Buffer (Ruby 3.2) is locked meanwhile, and a slice of one copied; a String may be changed,
-        #   or lost.
+        # @param source [IO, Integer, #to_io, String, IO::Buffer] a file, or memory, which is sent without a copy. An
+        #   IO::Buffer (Ruby 3.2) is locked during the call; a slice of one is copied. A String must not change during
+        #   the call.
         # @param offset [Integer] bytes from the start of the source
         # @param len [Integer] bytes of the region
         # @param stream_id [Integer] 1 to 2**31-1
-        # @param max_frame_size [Integer] bytes, 16,384 to 2**24-1: what the peer has announced, or less
+        # @param max_frame_size [Integer] bytes, 16,384 to 2**24-1, but no more than the peer has announced
         # @param end_stream [Boolean] whether the last frame ends the stream
         # @param padding [Integer] zero bytes at the end of every frame, up to 255; 0: no frame is PADDED
-        # @param head [String, nil] whole frames that go out before, HEADERS say, in the same segment
+        # @param head [String, nil] whole frames, for example HEADERS, that are sent before the region, in the same
+        #   segment
         # @param timeout (see #copy_to_socket)
-        # @yieldparam sent [Integer] bytes of the region that are out, at frame boundaries
+        # @yieldparam sent [Integer] bytes of the region sent so far, at frame boundaries
         # @return [Integer] len
         # @raise [TruncatedError] the source ends before the region
         # @raise [TimeoutError] no byte moved for the given time
-        # @raise [SystemCallError, IOError, OpenSSL::SSL::SSLError] as {copy_to_socket}; it answers
-        #   {Progress#bytes_sent} and {Progress#torn?}, too
+        # @raise [SystemCallError, IOError, OpenSSL::SSL::SSLError] as from {copy_to_socket}; it also answers
+        #   {Progress#bytes_sent} and {Progress#torn?}
         # @raise [ArgumentError, TypeError, RangeError] a bad argument; nothing was written
         # @see https://www.rfc-editor.org/rfc/rfc9113#section-6.1 RFC 9113, 6.1
         def copy_data_frames(out, source, offset, len, stream_id:, max_frame_size: DATA_FRAME_SIZE, end_stream: true,
@@ -66,7 +66,7 @@ module Hyperion
           DataFrames::Cursors.give_back(transfer, whole) if transfer
         end
 
-        # How many bytes of the flow-control windows a region takes: padding counts (RFC 9113, 6.9.1).
+        # How many bytes of the flow-control windows a region takes, including padding (RFC 9113, 6.9.1).
         #
         # @param len (see #copy_data_frames)
         # @param max_frame_size (see #copy_data_frames)
@@ -86,7 +86,8 @@ module Hyperion
 
         private
 
-        # A few frames of a file, which is what a server with many streams sends most: one call and no object.
+        # Sends a few frames of a file, the most frequent case for a server with many streams, in one call without an
+        # object.
         #
         # @return [true, Array, nil] as {Native.frames_at_once}
         def frames_at_once(transfer, out, source, len, head, timeout)
@@ -103,15 +104,16 @@ module Hyperion
           take_turns(len)
           true
         rescue Errno::ESPIPE
-          nil # it is no file, as is said elsewhere
+          nil # not a file; the checks that follow say so
         rescue Exception => e
           raise tell_of_attempt(e, frames, moved, len) if moved
 
           raise tell_of_wire(e, frames, sent, of_head, head_size, len)
         end
 
-        # Of a call that came no further: a signal handler may raise before anything else has counted what went out.
-        # @param moved [true, Array, nil] as {Native.frames_at_once}; nil: not a byte
+        # For a call that fails in its first attempt: a signal handler may raise before anything else has counted the
+        # bytes sent.
+        # @param moved [true, Array, nil] as {Native.frames_at_once}; nil: no byte was sent
         def tell_of_attempt(error, frames, moved, len)
           return Progress.tell(error, moved ? len : 0, len, begun: moved, torn: false) if moved.nil? || moved == true
 
@@ -126,16 +128,16 @@ module Hyperion
           Progress.tell(error, frames.region(sent), len, begun: sent + of_head != 0, torn: torn)
         end
 
-        # A response is many calls, none of which may have to wait.
+        # One response consists of many calls, and perhaps none of them waits. Other fibers therefore get a turn here.
         def take_turns(sent)
           Waiters::InFiber.pause(0) if Native.turn_due?(sent) && Waiters.under_scheduler?
         end
 
-        # @param moved [Array, nil] bytes of head and wire that are out already, and the head
+        # @param moved [Array, nil] bytes of head and wire that have been sent, and the head
         def deliver_frames(transfer, kind, moved, out, source, offset, head, timeout, progress)
           moved, head = moved if moved
           timeout = own_timeout(out) if timeout == :io
-          # Of a file that bytes have come from nothing is asked: another thread may have closed it.
+          # Once bytes have come from a file, it is not checked again: another thread may have closed it.
           transfer.set(out, moved ? source : DataFrames.file(source), offset, head, timeout, progress)
           transfer.native = kind == :ktls || (EXTENSION && (IO === out || Integer === out))
           transfer.advance_through_head(moved) if moved
@@ -160,31 +162,31 @@ module Hyperion
 
       # @api private
       module DataFrames
-        # From this many bytes on a frame goes by a system call of its own. Found by bench/frames.rb.
+        # A frame of at least this many bytes is sent by a system call of its own. bench/frames.rb finds the limit.
         SENDFILE_FROM = 32 * 1024
 
-        # The cursor over the wire: what it counts are frames with all that belongs to them.
+        # The cursor over the wire bytes: it counts frame headers and padding as well as the region.
         module Framed
           attr_reader :frames, :region_length
-          # For {Stats}: whether the response ends with these frames.
+          # Whether the response ends with these frames; for {Stats}.
           attr_accessor :ends_response
 
-          # Not in use yet.
+          # Has no region yet: see {set}.
           def initialize(ends_response)
             @frames = Native::Frames.new
             @ends_response = ends_response
           end
 
-          # To a region that its frames have been told of.
-          # @param file [IO, Integer, nil] nil: the frames know where it lies in memory
-          # @param offset [Integer] where it lies in its file
+          # Sets the cursor to a region; the frames already know it.
+          # @param file [IO, Integer, nil] nil: the region is in memory, and the frames know where
+          # @param offset [Integer] where the region begins in its file
           def set(out, file, offset, head, timeout, progress)
             begin_with(out, file, 0, @frames.wire_length, head, timeout, progress)
             @region_offset = @resident_until = offset
             @region_length = @frames.region(@length)
           end
 
-          # What it has to do with the region it was set to.
+          # Releases the objects of the last region.
           def clear
             @out = @file = @head = @progress = @io = nil
           end
@@ -197,7 +199,7 @@ module Hyperion
             @region_offset + sent_of_region
           end
 
-          # A step ends where a frame does, which is known in C.
+          # All that is left: C code ends a step at a frame boundary.
           def step_length
             remaining
           end
@@ -210,16 +212,16 @@ module Hyperion
             Wire.new(@frames, @file)
           end
 
-          # Whether the connection is in the middle of a frame, as far as is known.
+          # Whether the connection is in the middle of a frame, or may be.
           def torn?
             @in_doubt || (@head_sent.positive? && head_left?) || !@frames.boundary?(@sent)
           end
 
-          # Before all is out: the frames that are may not wait for more.
+          # Called if the transfer ends early: the frames that were sent must not be held back until more follow.
           def leave
             Native.push(@out, true) if native? && !torn?
           rescue SystemCallError, IOError
-            nil # what has gone wrong is being said already
+            nil # the error that ended the transfer is already being raised
           end
 
           private
@@ -229,7 +231,7 @@ module Hyperion
           end
         end
 
-        # To a plain descriptor, or to what takes bytes by a method of its own.
+        # To a plain descriptor, or to an object with its own `write`.
         class Transfer < Sendfile::Transfer
           include Framed
         end
@@ -239,10 +241,10 @@ module Hyperion
           include Framed
         end
 
-        # Cursors out of use: a server with many streams sends many short regions, and makes no object for each.
+        # Unused cursors, kept so that a server with many streams allocates no object for each of its short regions.
         module Cursors
           KEY = :hyperion_sendfile_cursors
-          SPARE = 16 # for one thread, whose fibers may be in as many calls
+          SPARE = 16 # per thread: its fibers can be in that many calls at once
           private_constant :KEY, :SPARE
 
           def self.take(ends_response)
@@ -253,7 +255,7 @@ module Hyperion
             spare
           end
 
-          # To be used again only after success: of another, something may still be under way.
+          # A cursor is reused only after success; after a failure, other code may still use it.
           def self.give_back(transfer, whole)
             transfer.frames.release
             return if transfer.ktls? || !whole
@@ -265,14 +267,14 @@ module Hyperion
           end
         end
 
-        # What is to be written, for a route that reads: see {Sources}.
+        # The wire bytes as a source, for routes that read: see {Sources}.
         class Wire
           def initialize(frames, file)
             @frames = frames
             @file = file
           end
 
-          # Whole frames where they fit; nothing when the file ends in the next one.
+          # Reads whole frames if they fit, and nothing if the file ends within the next frame.
           def read(length, wire, buffer)
             @frames.read(@file, wire, length, buffer)
           end
@@ -282,12 +284,12 @@ module Hyperion
 
         module_function
 
-        # @return [IO, Integer, nil] nil: it lies in memory
+        # @return [IO, Integer, nil] nil: the source is in memory
         def file(source)
           String === source || buffer?(source) ? nil : Sources.positioned(source)
         end
 
-        # @return [String, IO::Buffer, nil] a String is frozen; nil: it is a file
+        # @return [String, IO::Buffer, nil] a String is frozen; nil: the source is a file
         def memory(source, offset, len)
           if String === source
             size = source.bytesize
@@ -319,7 +321,7 @@ module Hyperion
           return if transfer.frames.payload >= SENDFILE_FROM &&
                     Loop.run(transfer, waiter, NativeRoute.step(:sendfile, waiter), last: false)
 
-          # It refuses what has no offsets, and what could not be read in an event loop.
+          # The native route refuses a source without offsets, and one that cannot be read in an event loop.
           Loop.run(transfer, waiter, NativeRoute.step(:buffered, waiter)) || UserspaceRoute.run(transfer, waiter)
         end
       end

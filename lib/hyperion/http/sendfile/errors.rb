@@ -1,27 +1,28 @@
 # frozen_string_literal: true
 
-# What a transfer can end with other than success, and how far it had come.
+# The errors of a transfer, and how many bytes were sent before them.
 module Hyperion
   module Http
     module Sendfile
-      # How far a transfer had come when it failed. Part of {TruncatedError} and {TimeoutError}, and added to
-      # every exception that leaves {Sendfile.copy_to_socket} or {Sendfile.copy_data_frames} after the first byte,
-      # and to every SystemCallError, IOError and OpenSSL::SSL::SSLError before it, too. The peer has been promised
-      # more than it got: the connection has to be closed, unless {#torn?} says that it need not.
+      # How many bytes a transfer had sent when it failed. {TruncatedError} and {TimeoutError} include this module. It
+      # is also added to every exception that leaves {Sendfile.copy_to_socket} or {Sendfile.copy_data_frames} after the
+      # first byte, and to every SystemCallError, IOError and OpenSSL::SSL::SSLError before it. The peer got less than
+      # it was promised: close the connection, unless {#torn?} is false.
       module Progress
-        # @return [Integer] bytes of the region that went out, the head not counted
+        # @return [Integer] bytes of the region that were sent, without the head
         attr_reader :bytes_sent
 
-        # @return [Integer, nil] bytes of the region that were to go out; nil where that was not known
+        # @return [Integer, nil] bytes of the region that were to be sent; nil: unknown
         attr_reader :bytes_expected
 
-        # @return [Boolean] false: of {Sendfile.copy_data_frames}, when no frame was cut in two. The stream can
-        #   be reset, and the connection be used. true: the connection must be closed.
+        # @return [Boolean] false: no frame was cut in two (only from {Sendfile.copy_data_frames}); reset the stream and
+        #   use the connection. true: the connection must be closed.
         def torn?
           @torn
         end
 
-        # What it is added to in any case, for a rescue clause. OpenSSL may be loaded late.
+        # Matches the exceptions that always get this module, for a rescue clause. A method, because OpenSSL may be
+        # loaded later than this file.
         # @api private
         module Carrier
           def self.===(error)
@@ -30,10 +31,11 @@ module Hyperion
           end
         end
 
-        # Adds the counts to an exception that came from below, or replaces those of a transfer within.
+        # Adds the counts to an exception, or replaces those that an inner transfer has added.
         #
-        # @param begun [Boolean] whether a byte is out, or may be: if not, a bad argument stays what it is
-        # @return [Exception] the same one; a copy of one that is frozen, since it was made beforehand, say
+        # @param begun [Boolean] whether a byte was sent, or may have been; if not, an error of an argument is left
+        #   unchanged
+        # @return [Exception] the same exception, or a copy if it is frozen
         # @api private
         def self.tell(error, sent, expected, begun: true, torn: true)
           return error unless begun || Carrier === error
@@ -58,7 +60,7 @@ module Hyperion
         end
       end
 
-      # The file ends before the region does: it was shorter than promised, or was truncated midway.
+      # The file ends before the region does: it was shorter than the region, or was truncated during the call.
       class TruncatedError < EOFError
         include Progress
 
@@ -71,7 +73,7 @@ module Hyperion
         end
       end
 
-      # No byte moved for as long as the timeout allows.
+      # No byte moved for the time that the timeout allows.
       class TimeoutError < (defined?(IO::TimeoutError) ? IO::TimeoutError : IOError)
         include Progress
 

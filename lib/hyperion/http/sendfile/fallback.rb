@@ -2,8 +2,8 @@
 
 module Hyperion
   module Http
-    # Stands in for the C extension where it could not be built: the questions have their answers, the
-    # primitives say that they are missing, and everything goes through userspace.
+    # Replaces the C extension if it could not be built: the queries have answers, the primitives raise
+    # NotImplementedError, and everything is sent through userspace.
     module Sendfile
       class << self
         # @return [Boolean] false: there is no extension
@@ -34,7 +34,7 @@ module Hyperion
         # @return [nil]
         def mark_splice_unsupported!; end
 
-        # Without effect: there is no call that would give the GVL up.
+        # No effect: no call here releases the GVL.
         def keep_gvl=(keep); end
 
         # @return [Boolean] false
@@ -42,7 +42,7 @@ module Hyperion
           false
         end
 
-        # Without effect: nothing is sent by it.
+        # No effect: sendfile is never used here.
         def sendfile_enabled=(enabled); end
 
         # @return [Boolean] false
@@ -57,17 +57,17 @@ module Hyperion
         end
       end
 
-      # The little of it that the façade needs.
+      # The few methods of Native that the façade needs.
       # @api private
       module Native
         def self.copy_at_once(_out, _file, _offset, _len, _head, _timeout, _blocking, &_progress); end
 
-        # Nobody counts them here.
+        # Always, because bytes are not counted here.
         def self.turn_due?(_bytes)
           true
         end
 
-        # JRuby takes 0 seconds for no limit.
+        # JRuby treats 0 seconds as no limit.
         def self.wait(io, writable, seconds)
           seconds = [seconds, 0.001].max if seconds
           Waiters.without_scheduler { !(writable ? io.wait_writable(seconds) : io.wait_readable(seconds)).nil? }
@@ -117,17 +117,17 @@ module Hyperion
           # @return [Integer] bytes of the region in a full frame
           attr_reader :payload
 
-          # There is no shorter way here.
+          # No shortcut without C.
           def set_small(*)
             false
           end
 
-          # There is no IO::Buffer to be had from here.
+          # IO::Buffers are not supported without C.
           def self.buffers?
             false
           end
 
-          # @param memory [String, nil] nil: a file, which is given to {read}
+          # @param memory [String, nil] nil: the source is a file, which {read} gets
           # @return [Frames] self
           def set(memory, offset, len, stream_id, max_frame_size, padding, end_stream)
             @memory = memory&.b
@@ -162,8 +162,8 @@ module Hyperion
             (wire % @full).zero? || wire == wire_length
           end
 
-          # Replaces what is in the buffer by what follows on the wire: whole frames, in that much room, or a
-          # piece of one that is larger. Empty where the file ends before the next frame does.
+          # Fills the buffer with the next wire bytes: as many whole frames as fit, or a piece of one larger frame. The
+          # buffer is empty if the file ends before the next frame does.
           def read(file, wire, room, buffer)
             @source ||= Sources.for(file, @offset, @length) if file
             buffer.clear
@@ -192,7 +192,7 @@ module Hyperion
             boundary > wire ? boundary : stop
           end
 
-          # What follows, up to the end of the part of a frame that it lies in; empty at the end of the file.
+          # The next bytes, up to the end of the current part of a frame; empty at the end of the file.
           def stretch(wire, limit)
             frames, within = wire.divmod(@full)
             start = frames * @payload
@@ -250,7 +250,7 @@ module Hyperion
         def self.nagle_on(socket)
           socket.setsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY, 0)
         rescue Errno::EINVAL, Errno::ENOTCONN, Errno::ECONNRESET
-          nil # what some systems say of a connection that is gone; the write has said so already
+          nil # some systems raise this if the peer is gone; the write has already reported that
         end
 
         private_class_method :nagle_off, :nagle_on

@@ -1,19 +1,19 @@
 # frozen_string_literal: true
 
-# Kernel TLS: where the kernel encrypts what is sent on the socket below an SSLSocket, that socket is
-# handed to the routes of a plain one, between guards against what the TLS layer does to its user.
+# Kernel TLS: if the kernel encrypts the data sent on the socket below an SSLSocket, the routes of a plain socket use
+# that socket, with guards against the pitfalls of the TLS layer.
 module Hyperion
   module Http
-    # Kernel TLS: what a caller asks of it.
+    # Kernel TLS: the public methods.
     module Sendfile
       class << self
-        # Lets connections of this context encrypt in the kernel, where that can: OpenSSL asks it at each
-        # handshake. Call it before the context is first used, which freezes it.
+        # Enables kernel TLS for connections of this context: OpenSSL asks the kernel at each handshake. Call this
+        # before the context is first used, because that freezes it.
         #
         # @param ssl_context [OpenSSL::SSL::SSLContext]
-        # @return [Boolean] whether this OpenSSL (3.0 or later) has the option and this gem would use it.
-        #   A build of OpenSSL without kernel TLS takes the option all the same, and the kernel has a say,
-        #   too: what came of it, {ktls?} tells of each connection.
+        # @return [Boolean] whether this OpenSSL (3.0 or later) has the option, and this gem can use it. A build of
+        #   OpenSSL without kernel TLS also accepts the option, and the kernel can refuse: {ktls?} says for each
+        #   connection whether kernel TLS is on.
         # @raise [FrozenError] the context has been used already
         # @see https://docs.openssl.org/3.0/man3/SSL_CTX_set_options/ SSL_CTX_set_options(3), SSL_OP_ENABLE_KTLS
         def enable_ktls(ssl_context)
@@ -23,10 +23,10 @@ module Hyperion
           true
         end
 
-        # Whether the kernel encrypts what is sent on this connection, asked of the kernel.
+        # Asks the kernel whether it encrypts the data sent on this connection.
         #
         # @param ssl [OpenSSL::SSL::SSLSocket, Object]
-        # @return [Boolean] false also before the handshake, for a closed connection, and for what is no
+        # @return [Boolean] also false before the handshake, for a closed connection, and for an object that is not an
         #   SSLSocket
         # @see https://docs.kernel.org/networking/tls.html
         def ktls?(ssl)
@@ -36,8 +36,8 @@ module Hyperion
 
       # @api private
       module Ktls
-        # Whether Ruby holds nothing back for the connection. An SSLSocket tells that of its buffer nowhere;
-        # where it can't be seen, it is to be flushed.
+        # Whether Ruby has nothing buffered for the connection. An SSLSocket has no method for that; if its buffer
+        # cannot be read, the caller must flush.
         def self.flushed?(ssl)
           TlsRoute.flushed?(ssl) && Native.flushed?(ssl.to_io)
         end
@@ -56,35 +56,35 @@ module Hyperion
             true
           end
 
-          # Whichever of the native ways it is.
+          # Counted as :ktls, whichever native route is set.
           def route=(_way)
             super(:ktls)
           end
 
-          # What the kernel encrypts in one call before other fibers get their turn.
+          # The bytes that the kernel encrypts in one call before other fibers get their turn.
           def step_length
             next_chunk(STEP)
           end
 
-          # Whichever of them the bytes take.
+          # Always :ktls: see {route=}.
           def route
             :ktls
           end
 
-          # The kernel takes bytes for a peer that is gone, for ever, without an error.
+          # For a peer that is gone, the kernel would accept bytes for ever, without an error.
           def look_for_hangup
             Native.ktls_writable?(out)
           end
 
-          # The record may have been kept open for more.
+          # Closes the record, because it may have been kept open for more data.
           def end_here
             ended = super
             close_record if ended
             ended
           end
 
-          # Runs the routes. However they end, no byte that was sent with MSG_MORE stays behind in a record
-          # that nothing would close; and what a file had before its end is let go of as a whole file is.
+          # Runs the routes. However they end, no byte that was sent with MSG_MORE stays in an open record that nothing
+          # would close. If the file is truncated, its bytes are drained like those of a whole file.
           def guarded(waiter)
             look_for_hangup
             yield
@@ -104,11 +104,11 @@ module Hyperion
             Native.ktls_close_record(out)
             Native.push(out, false)
           rescue IOError
-            nil # closed, and nothing left to let go of
+            nil # closed: nothing is left to flush
           end
 
-          # Records wait above TCP while its buffer is full, and there a close would discard them. Nagle's
-          # algorithm may have seen the last of them only after the transfer had pushed.
+          # While the TCP buffer is full, records wait above TCP, where a close would discard them. Nagle's algorithm
+          # may get the last of them only after the transfer has pushed; therefore push once more.
           def drain(waiter)
             Waiters.await(waiter, self, true) until Native.ktls_writable?(out)
             Native.push(out, false)

@@ -1,18 +1,18 @@
 # frozen_string_literal: true
 
-# The one loop over a region: step, count, wait, again, until it is out or something is in the way.
+# The one loop over a region: step, count, wait, repeat, until the region is sent or a step fails.
 module Hyperion
   module Http
     module Sendfile
       # @api private
       module Loop
-        # A step moves what it can, advances the transfer and answers a status: those of
-        # {Sendfile.copy}, or :want_read (TLS has to hear from the peer first) or :timeout.
+        # A step sends as much as it can, advances the transfer and returns a status of {Sendfile.copy}, :want_read (TLS
+        # has to hear from the peer first) or :timeout.
         #
-        # @param last [Boolean] whether there is no other way behind the step's; it is believed about the end of a file
-        # @param reads_beside [Boolean] whether the step reads the file beside an event loop by itself
-        # @return [Boolean] true when the region is out; false when the step's way is not supported and
-        #   the rest has to go by another
+        # @param last [Boolean] whether no other method follows this one; then its end of file is believed
+        # @param reads_beside [Boolean] whether the step itself reads the file outside of the event loop
+        # @return [Boolean] true: the region was sent; false: the step's method is not supported, and the rest needs
+        #   another one
         def self.run(transfer, waiter, step, last: true, reads_beside: false)
           until transfer.complete?
             return false unless readable?(transfer, waiter, reads_beside)
@@ -33,7 +33,7 @@ module Hyperion
           true
         end
 
-        # TLS has to be given again what it may have sent a part of.
+        # If TLS may have sent a part of a record, it must get the same record again, therefore the step goes on.
         def self.readable?(transfer, waiter, reads_beside)
           reads_beside || waiter.prepare(transfer) || transfer.in_doubt?
         end

@@ -1,18 +1,17 @@
 # frozen_string_literal: true
 
-# From a regular file to a plain descriptor: splice where it is enabled, else sendfile, else memory,
-# each going on where the one before had to give up.
+# From a regular file to a plain descriptor: by splice if enabled, else sendfile, else memory. Each continues from the
+# byte where the one before had to give up.
 module Hyperion
   module Http
     module Sendfile
       # @api private
       module NativeRoute
-        # Whether a head can be held back until its body comes; elsewhere sendfile takes it along.
+        # Whether a head can be held back until its body follows. On other systems, sendfile sends the head as well.
         MSG_MORE = Sendfile.platform_tag == :linux
         private_constant :MSG_MORE
 
-        # Runs in C until the region is out or something is in the way, waiting included; or, for a
-        # fiber, makes one attempt.
+        # Runs in C until the region is sent or the kernel refuses, including waits. For a fiber, it makes one attempt.
         class TransferStep
           # @param method [Symbol] :sendfile or :buffered
           def initialize(method, wait:)
@@ -28,7 +27,7 @@ module Hyperion
           end
         end
 
-        # A step by one of the public primitives, behind what is left of the head.
+        # A step by one of the public primitives, after the rest of the head.
         module PrimitiveStep
           def call(transfer)
             if transfer.head_left?
@@ -38,8 +37,8 @@ module Hyperion
               return status if transfer.head_left? || transfer.complete?
             end
 
-            # By the block, so that they count when an interrupt keeps the result from coming back; and by
-            # the result, since who wraps the primitive need not pass the block on.
+            # Count the bytes in the block, because an interrupt can keep the result from being returned, and also from
+            # the result, because a wrapper of the primitive may not pass the block on.
             before = transfer.sent
             bytes, status = primitive(transfer) { |sent| transfer.advance(sent) }
             transfer.advance(bytes - (transfer.sent - before))
@@ -48,7 +47,7 @@ module Hyperion
 
           private
 
-          # The kernel holds it back until the body's first bytes join it.
+          # The kernel holds the head back until the first bytes of the body join it.
           def send_head(transfer)
             Native.transfer(transfer.out, nil, 0, transfer.remaining, :head, transfer.head, transfer.head_sent,
                             false, false) { |_, head_bytes| transfer.advance(0, head_bytes) }
@@ -66,17 +65,17 @@ module Hyperion
           end
         end
 
-        # One {Sendfile.copy_splice_into_pipe}, by a pipe that serves this response and no other.
+        # One {Sendfile.copy_splice_into_pipe}, through a pipe that serves only this response.
         class SpliceStep
           include PrimitiveStep
 
-          # @return [Boolean, nil] as {Loop.run}; nil when there is no pipe to be had
+          # @return [Boolean, nil] as {Loop.run}; nil: no pipe could be opened
           def self.run(transfer, waiter)
             Native.with_pipe do |*descriptors|
               pipe = %w[rb wb].zip(descriptors).map { |mode, number| IO.for_fd(number, mode, autoclose: false) }
               Loop.run(transfer, waiter, new(*pipe), last: false)
             ensure
-              pipe&.each(&:close) # for who has kept them: the descriptors are not theirs
+              pipe&.each(&:close) # in case someone kept a reference; the IO objects do not own the descriptors
             end
           end
 
@@ -93,7 +92,7 @@ module Hyperion
           end
         end
 
-        # By whether a step may wait, and by method.
+        # One step for each method, with and without waiting.
         TRANSFER_STEPS = [false, true].to_h do |wait|
           [wait, %i[sendfile buffered].to_h { |method| [method, TransferStep.new(method, wait: wait).freeze] }.freeze]
         end.freeze
@@ -106,9 +105,9 @@ module Hyperion
           TRANSFER_STEPS.fetch(waiter.steps_wait?).fetch(method)
         end
 
-        # @param fresh [Boolean] nothing was tried, or advised, yet
-        # @return [Boolean] false when the source turns out to have no offsets, or can't be read in an event loop: the
-        #   rest is to go by {UserspaceRoute}
+        # @param fresh [Boolean] whether nothing has been tried or advised yet
+        # @return [Boolean] false: the source has no offsets, or cannot be read in an event loop; {UserspaceRoute} sends
+        #   the rest
         def self.run(transfer, waiter, fresh)
           return false unless waiter.prepare(transfer)
 
@@ -127,7 +126,7 @@ module Hyperion
           by(:sendfile, transfer) { Loop.run(transfer, waiter, sendfile, last: false) }
         end
 
-        # @return [Boolean] false when the rest has to go by another way
+        # @return [Boolean] false: the rest needs another method
         def self.by(route, transfer)
           transfer.route = route
           yield.tap { |sent| Stats.event(:fallbacks) unless sent }
@@ -143,7 +142,7 @@ module Hyperion
           end
           transfer.advance_through_head(moved - counted)
         rescue Errno::ESPIPE
-          raise if counted.positive? # it is the block's
+          raise if counted.positive? # then the block raised it
         end
 
         def self.advise(transfer)

@@ -1,10 +1,10 @@
 # frozen_string_literal: true
 
-# Says once for a process that an optional part is off.
+# Warns once per process that an optional part is off.
 module Hyperion
   module Http
     module Sendfile
-      # Nothing is ever silently off. Whatever turns a part off says so here: which part, why, and what to do.
+      # No part is ever off silently. Code that turns a part off calls this: it says which part, why, and what to do.
       #
       # @api private
       module Notice

@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
-# What Rack apps and servers use; `require "hyperion/http/sendfile/rack"`. It speaks Rack's protocol, and
-# needs no class of the gem rack.
+# The parts for Rack apps and servers: `require "hyperion/http/sendfile/rack"`. They use Rack's protocol, but no class
+# of the gem rack.
 require "hyperion/http/sendfile"
 require_relative "versions"
 require_relative "notice"

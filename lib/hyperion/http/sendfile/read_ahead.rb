@@ -1,37 +1,36 @@
 # frozen_string_literal: true
 
-# Keeps disks, and servers of files, off an event loop. sendfile and read wait for them even if the socket is
-# non-blocking, and every other fiber would wait, too. Therefore threads beside the loop do what may have to wait.
+# Keeps waits for disks and file servers out of the event loop. sendfile and read wait for them even if the socket is
+# non-blocking, and every other fiber would wait as well. Therefore background threads make the calls that may wait.
 module Hyperion
   module Http
     module Sendfile
       # @api private
       module ReadAhead
-        # Bytes that are looked at at a time: no less than one attempt sends.
+        # Bytes of the page cache that are checked at a time: at least as many as one attempt sends.
         WINDOW = 4 * 1024 * 1024
-        # Bytes that are read in at first. If that is quick, it is twice as much the next time, up to the window; so a
-        # slow disk does not keep the first bytes of a file from the client.
+        # Bytes that are read in first. If that is quick, twice as many are read the next time, up to the window.
+        # Therefore a slow disk does not delay the first bytes of a file.
         READ_IN = 256 * 1024
         # Seconds.
         QUICK = 0.05
-        # Seconds for which what was seen in the page cache is taken to be there.
+        # Seconds for which data that was seen in the page cache is assumed to stay there.
         LASTING = 1
-        # Threads that work for one event loop at the same time.
+        # The most threads that work for one event loop.
         READERS = 16
         DESCRIPTORS = "/proc/self/fd"
         HAS_DESCRIPTORS = EXTENSION && File.directory?(DESCRIPTORS)
         private_constant :DESCRIPTORS, :HAS_DESCRIPTORS, :WINDOW, :READ_IN, :QUICK, :LASTING, :READERS
 
-        # Returns when what the next attempt sends is in the page cache.
+        # Returns when the bytes that the next attempt sends are in the page cache.
         #
-        # @return [Boolean] false: that can't be known of this file. It is to be read by {beside_loop}, and sent from
-        #   memory
+        # @return [Boolean] false: that cannot be known for this file. Read it by {beside_loop}, and send it from memory
         def self.call(transfer)
           return true unless IO === transfer.file || Integer === transfer.file
 
           position = transfer.file_position
           ahead = [transfer.file_remaining || WINDOW, WINDOW].min
-          # An attempt sends as much of frames as it can, and of anything else no more than it is told to.
+          # An attempt sends as many frames as it can, but otherwise no more bytes than requested.
           least = transfer.frames ? ahead : [ahead, READ_IN].min
           fresh = Transfer.now - transfer.looked_at < LASTING
           return true if fresh && transfer.resident_until >= position + least
@@ -39,12 +38,12 @@ module Hyperion
           look(transfer, position, fresh || transfer.looked_at.zero? ? ahead : least)
         end
 
-        # Runs the block where it may wait for a disk: in an event loop, by another thread.
+        # Runs the block where it may wait for a disk: if called in an event loop, in another thread.
         def self.beside_loop(&block)
           Waiters.under_scheduler? ? Readers.of_this_thread.run(&block) : yield
         end
 
-        # Brings bytes of a file into the page cache, as far as there is one for it.
+        # Reads bytes of a file into the page cache, if its file system uses the page cache.
         def self.warm(file, offset, length)
           beside_loop { Native.read_in(file, offset, length) || file.pread(length, offset) }
           nil
@@ -52,26 +51,26 @@ module Hyperion
           nil # whoever reads it to send it will meet the same, and say so
         end
 
-        # Reads as IO#pread does.
+        # Like IO#pread.
         def self.pread(file, length, offset)
           return file.pread(length, offset) if Waiters.under_scheduler? && Native.resident?(file, offset, length)
 
           beside_loop { file.pread(length, offset) }
         end
 
-        # As IO#stat, which keeps the GVL while a server is asked. (Without the extension there is no GVL.)
+        # Like IO#stat, but IO#stat holds the GVL while a file server answers. (Without the extension there is no GVL.)
         def self.stat(file)
           HAS_DESCRIPTORS ? File.stat("#{DESCRIPTORS}/#{file.fileno}") : file.stat
         end
 
-        # @return [Integer, nil] bytes; nil: it is no regular file
+        # @return [Integer, nil] bytes; nil: not a regular file
         def self.regular_size(file)
           return Native.regular_size(file) if Native.tells_resident?(file)
 
           beside_loop { Native.regular_size(file) }
         end
 
-        # Closing waits for the server, where the file is on one.
+        # Closing a file on a file server waits for the server.
         def self.close(file)
           return if file.closed?
           return file.close if Native.tells_resident?(file)
@@ -88,7 +87,7 @@ module Hyperion
           true
         end
 
-        # @return [Integer, nil] bytes; nil: they aren't known to be in the page cache
+        # @return [Integer, nil] bytes; nil: they are not known to be in the page cache
         def self.read_in(transfer, position, length)
           length = [length, transfer.read_in || READ_IN].min unless transfer.frames
           began = Transfer.now
@@ -100,7 +99,7 @@ module Hyperion
         end
         private_class_method :look, :read_in
 
-        # What one of the threads does for a fiber.
+        # A block that one of the threads runs for a fiber.
         class Job
           AT_ONCE = { Object => :immediate }.freeze
           private_constant :AT_ONCE
@@ -117,7 +116,7 @@ module Hyperion
             @over.pop
             raise @error if @error
 
-            result = @done ? @value : @block.call # there was no thread for it
+            result = @done ? @value : @block.call # no thread was available
             @value = nil
             result
           ensure
@@ -142,7 +141,7 @@ module Hyperion
 
           private
 
-          # Of a fiber that was given up nobody gets the file that was opened for it.
+          # If the fiber was abandoned, nobody else closes a file that was opened for it.
           def discard
             Array(@value).each { |part| Native.close(part) if IO === part }
             @value = nil
@@ -150,13 +149,13 @@ module Hyperion
         end
         private_constant :Job
 
-        # Threads for one event loop, which end when they have nothing to do: a process with one thread
-        # has cheaper small responses.
+        # Threads for one event loop. They end when there is no job, because small responses are cheaper in a process
+        # with one thread.
         #
-        # What is counted has to be true for good, and a job that was taken has to be ended. So interrupts come
-        # while a job is done, and not before or after.
+        # The thread count must stay correct and every dequeued job must be finished, therefore interrupts are allowed
+        # only while a job runs.
         class Readers
-          # Threads don't survive a fork.
+          # Not those of the parent process: threads do not survive a fork.
           def self.of_this_thread
             readers = Thread.current.thread_variable_get(:hyperion_sendfile_readers)
             return readers if readers&.pid == Process.pid
@@ -173,7 +172,7 @@ module Hyperion
             @threads = 0
           end
 
-          # @return [Object] what the block returns, when a thread has run it
+          # @return [Object] the result of the block, after a thread has run it
           def run(&block)
             job = Job.new(&block)
             @mutex.synchronize { Thread.handle_interrupt(Transfer::NEVER) { add(job) } }
@@ -185,17 +184,17 @@ module Hyperion
           def add(job)
             @jobs << job
             add_thread
-            @jobs.pop.end_it if @threads.zero? # and the fiber does it by itself
+            @jobs.pop.end_it if @threads.zero? # then the fiber runs the block itself
           end
 
-          # It holds interrupts off, as who begins it does.
+          # The new thread inherits the interrupt mask of its creator, and therefore defers interrupts.
           def add_thread
             return if @threads == READERS
 
             @threads += 1
             Thread.new { work }
           rescue ThreadError
-            @threads -= 1 # the system has no more of them: the others do it
+            @threads -= 1 # the system has no more threads; the running ones take the job
           end
 
           def work
@@ -210,10 +209,10 @@ module Hyperion
               job&.carry_out
             end
           ensure
-            give_up(job) unless leaving # it was killed
+            give_up(job) unless leaving # the thread was killed
           end
 
-          # Nobody waits for what no thread does any more.
+          # Ends the jobs that no thread will run, so that no fiber waits for them.
           def give_up(job)
             job&.end_it
             @mutex.synchronize do

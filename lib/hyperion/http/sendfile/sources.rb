@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# What a region can be read from where the kernel can't move it by itself.
+# The sources that a region is read from if the kernel cannot move it by itself.
 module Hyperion
   module Http
     module Sendfile
@@ -8,8 +8,9 @@ module Hyperion
       # stays empty at the end of the source.
       # @api private
       module Sources
-        # What the kernel can read from, as far as can be told without asking it; else nil. An object that
-        # reads by itself, and not at offsets, may be decoding what is in the file (Zlib::GzipReader).
+        # The IO or descriptor that the kernel can read from, as far as that can be told without a system call; else
+        # nil. An object with a read method of its own, but none that takes offsets, may decode the file
+        # (Zlib::GzipReader).
         # @return [IO, Integer, nil]
         def self.descriptor(file, offset)
           if IO === file || Integer === file
@@ -32,7 +33,7 @@ module Hyperion
           raise TypeError, "source must be a file, a String or an IO::Buffer, not #{file.class}"
         end
 
-        # nil where only reading tells where the end is: a pipe, a file of /proc.
+        # nil: only reading finds the end (a pipe, a file of /proc).
         # @return [Integer, nil] bytes
         def self.length_to_end(source, offset)
           size = ReadAhead.regular_size(source)
@@ -43,7 +44,7 @@ module Hyperion
 
         # @param source [IO, Integer, #pread, #readpartial, #read]
         # @param offset [Integer] where the region begins
-        # @param length [Integer, nil] of the region; nil where its end is not known
+        # @param length [Integer, nil] of the region; nil: its end is not known
         def self.for(source, offset, length)
           source = File.for_fd(source, autoclose: false) if Integer === source
           return Positioned.new(source, offset + (length || 0)) if source.respond_to?(:pread) && !stream?(source)
@@ -71,7 +72,7 @@ module Hyperion
         end
         private_class_method :stream?, :require_start
 
-        # Into the buffer, whether the source has used that or made a String of its own.
+        # Puts the data into the buffer if the source has returned another String.
         def self.take(data, length, buffer)
           return buffer.clear if data.nil?
           if data.bytesize > length
@@ -83,15 +84,15 @@ module Hyperion
           buffer.force_encoding(Encoding::BINARY)
         end
 
-        # Read at absolute offsets; the position does not move.
+        # A source that is read at absolute offsets; its position does not move.
         class Positioned
-          # Of a read that is interrupted every time.
+          # The most attempts of a read that is always interrupted.
           TRIES = 100
-          # JRuby's pread cuts an offset off at 32 bits, and would read from elsewhere.
+          # JRuby's pread truncates an offset to 32 bits, and would read from another place.
           REACH = RUBY_ENGINE == "jruby" ? 2**31 : 2**63
           private_constant :TRIES, :REACH
 
-          # @param region_end [Integer] so that a region that can't be read whole is not begun
+          # @param region_end [Integer] checked first, so that a region that cannot be read completely is not begun
           # @raise [RangeError]
           def initialize(source, region_end)
             require_reach(region_end)
@@ -115,7 +116,7 @@ module Hyperion
           end
         end
 
-        # A StringIO without pread, which the older ones lack.
+        # A StringIO without pread, as in older versions.
         class InMemory
           def initialize(source)
             @source = source
@@ -126,9 +127,9 @@ module Hyperion
           end
         end
 
-        # Read from where it stands, as far as it has something.
+        # A source that is read from its current position, as far as it has data.
         class Stream
-          # @return [IO, nil] what can be waited on until there is something
+          # @return [IO, nil] the IO to wait on until there is data
           attr_reader :io
 
           def initialize(source, reader)

@@ -1,15 +1,15 @@
 # frozen_string_literal: true
 
-# What was done since the process began: counters that cost a few nanoseconds each.
+# Counters since the process began. Each costs a few nanoseconds.
 module Hyperion
   module Http
     module Sendfile
       # @api private
       module Stats
-        # In the order of their counters. :small, :sendfile and :waits are counted in C, too.
+        # In the order of their counters. C code also counts :small, :sendfile and :waits.
         ROUTES = %i[small sendfile splice memory ktls tls_userspace userspace frames].freeze
         EVENTS = %i[waits fallbacks timeouts truncations].freeze
-        FIRST_EVENT = 2 # after the responses and the bytes of :small
+        FIRST_EVENT = 2 # follows the responses and the bytes of :small
         FIRST_ROUTE = FIRST_EVENT + EVENTS.size
         private_constant :FIRST_EVENT, :FIRST_ROUTE
 
@@ -20,10 +20,10 @@ module Hyperion
           Native.count(FIRST_EVENT + EVENTS.index(event), 1)
         end
 
-        # @param route [Symbol, nil] one of ROUTES; nil: it came to none
-        # @param bytes [Integer] of the region that went out
-        # @param whole [Boolean] whether its response ends with it, and all of it is out
-        # @param error [Exception, nil] what it failed of
+        # @param route [Symbol, nil] one of ROUTES; nil: none was taken
+        # @param bytes [Integer] of the region that were sent
+        # @param whole [Boolean] whether the response ends with this region, and all of it was sent
+        # @param error [Exception, nil] why it failed
         def response(route, bytes, whole, error)
           if error
             event(:timeouts) if TimeoutError === error

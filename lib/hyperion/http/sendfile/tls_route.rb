@@ -1,18 +1,18 @@
 # frozen_string_literal: true
 
-# To a TLS connection that encrypts in userspace: whole records.
+# To a TLS connection that OpenSSL encrypts in userspace: whole records.
 module Hyperion
   module Http
     module Sendfile
       # @api private
       module TlsRoute
-        # The plaintext of one record: OpenSSL takes as much per call (RFC 8446, 5.1).
+        # The plaintext of one record, which is what OpenSSL accepts per call (RFC 8446, 5.1).
         RECORD = 16 * 1024
 
         # A step that reads and encrypts records in C.
         class Records
-          # Only a descriptor can be read there; and only of OpenSSL's own methods is it known that they
-          # neither wait nor keep what they are given.
+          # C code can read only a descriptor. Only OpenSSL's own methods are known not to wait, and not to keep the
+          # buffer.
           def self.serve?(transfer)
             EXTENSION && (IO === transfer.file || Integer === transfer.file || transfer.file.nil?) &&
               openssls?(transfer.out)
@@ -24,8 +24,7 @@ module Hyperion
           end
           private_class_method :openssls?
 
-          # @return [Boolean] as {Loop.run}: false when the source turns out to have no offsets, or can't be read in an
-          #   event loop
+          # @return [Boolean] as {Loop.run}: false: the source has no offsets, or cannot be read in an event loop
           def self.run(transfer, waiter)
             return false unless waiter.prepare(transfer)
 
@@ -41,7 +40,7 @@ module Hyperion
             @buffer = String.new(capacity: RECORD)
           end
 
-          # Back to malloc while it is still in the processor's cache: the next call will get it.
+          # Frees the buffer while it is still in the processor's cache: the next call gets the same memory from malloc.
           def release
             @buffer.clear
           end
@@ -62,9 +61,9 @@ module Hyperion
         end
         private_constant :Records
 
-        # Whether OpenSSL's Ruby side holds nothing back for the connection. It tells nowhere; where its
-        # buffer can't be seen, it is to be flushed. In sync mode, too, a write that was interrupted leaves
-        # its rest there.
+        # Whether the Ruby side of OpenSSL has nothing buffered for the connection. It has no method for that; if its
+        # buffer cannot be read, the caller must flush. Sync mode does not help: an interrupted write leaves its rest in
+        # the buffer.
         def self.flushed?(ssl)
           held = ssl.instance_variable_get(:@wbuffer)
           held ? String === held && held.empty? : ssl.sync
@@ -73,8 +72,9 @@ module Hyperion
         # @return [true]
         def self.run(transfer, waiter)
           transfer.route = :tls_userspace
-          # OpenSSL writes each record by itself, without MSG_MORE, and most end in a short segment: under Nagle's
-          # algorithm that would wait for the acknowledgement of the one before, which the peer may delay by 40 ms.
+          # OpenSSL writes each record separately, without MSG_MORE, and most records end in a short segment. Under
+          # Nagle's algorithm this segment would wait for the acknowledgement of the previous one, which the peer may
+          # delay by 40 ms.
           Native.without_nagle(transfer.io) do
             (Records.serve?(transfer) && Records.run(transfer, waiter)) ||
               UserspaceRoute.from_memory(transfer, waiter)

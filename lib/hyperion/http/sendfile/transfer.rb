@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# The cursor of one call: what is to go out, what has gone, and by when the next byte is due.
+# The cursor of one call: which bytes are to be sent, how many have been sent, and when the next byte is due.
 module Hyperion
   module Http
     module Sendfile
@@ -9,7 +9,7 @@ module Hyperion
         LOOKS_PER_TIMEOUT = 4.0
         # For Thread.handle_interrupt.
         NEVER = { Object => :never }.freeze
-        # Seconds that are as good as no limit, and more than some clocks take. As in C.
+        # Seconds that count as no limit; some clocks cannot represent more. The same as in C.
         FOR_EVER = 9e9
         WAITS = %i[eagain want_read].freeze
         private_constant :LOOKS_PER_TIMEOUT, :FOR_EVER, :WAITS
@@ -17,19 +17,19 @@ module Hyperion
         attr_reader :out, :file, :length, :head, :head_sent, :sent, :timeout, :idle
         # Whether the kernel may be asked to move the bytes by itself.
         attr_writer :native
-        # Whether the length is what the file said of its size, and not what the caller wants.
+        # Whether the length is the size of the file, and not a length that the caller gave.
         attr_writer :to_end
-        # Whether nobody knows how much was taken of what was given last: see {#in_doubt}.
+        # Whether it is unknown how much of the last write was accepted: see {#in_doubt}.
         attr_writer :in_doubt
-        # By which way it goes: one of {Stats::ROUTES}; nil before that is decided.
+        # The route: one of {Stats::ROUTES}; nil: not yet decided.
         attr_accessor :route
-        # What {ReadAhead} knows: up to where in the file the page cache has all of it, when that was seen (0: never
-        # yet), and how many bytes are to be read in at a time (nil: as many as at first).
+        # The state of {ReadAhead}: the offset in the file up to which all data is in the page cache, the time when that
+        # was seen (0: never), and how many bytes to read in next (nil: the initial number).
         attr_accessor :resident_until, :looked_at, :read_in
 
-        # @param length [Integer, nil] nil: to the end of a source whose size can't be asked
+        # @param length [Integer, nil] nil: up to the end of a source whose size is unknown
         # @param timeout [Numeric, nil] seconds without a byte
-        # @param progress [Proc, nil] gets the running total
+        # @param progress [Proc, nil] is called with the running total
         def initialize(out, file, offset, length, head, timeout, progress)
           begin_with(out, file, offset, length, head, timeout, progress)
         end
@@ -55,17 +55,17 @@ module Hyperion
         end
         private :begin_with
 
-        # From now on the next byte is due within the timeout.
+        # Restarts the timeout: the next byte is due within it.
         def start
           @deadline = @timeout && (Transfer.now + @timeout)
         end
 
-        # The caller may reuse a head meanwhile, and have methods of its own on it.
+        # A copy, because the caller may change the head during the call, or may have given it singleton methods.
         def self.own(head)
           head.nil? || (head.frozen? && head.instance_of?(String)) ? head : String.new(head).freeze
         end
 
-        # As a number of Ruby's own, which not everything is that passes for one (ActiveSupport::Duration).
+        # Converts the timeout to one of Ruby's own numbers; ActiveSupport::Duration only behaves like one.
         # @return [Numeric, nil] nil: for ever
         def self.seconds(timeout)
           timeout = timeout.to_f unless timeout.nil? || Numeric === timeout
@@ -77,7 +77,7 @@ module Hyperion
           Process.clock_gettime(Process::CLOCK_MONOTONIC)
         end
 
-        # What to wait on: the destination, or the IO below a TLS connection; nil for what has none.
+        # The IO to wait on: the destination, or the IO below a TLS connection; nil: there is none.
         def io
           @io ||=
             case @out
@@ -87,23 +87,23 @@ module Hyperion
             end
         end
 
-        # The same IO, but for one that writes by another descriptor than it reads by (IO.popen).
+        # The same IO, unless it writes to another descriptor than it reads from (IO.popen).
         def writing_half
           number = Native.descriptor(@out)
           number == @out.fileno ? @out : IO.for_fd(number, "wb", autoclose: false)
         end
         private :writing_half
 
-        # Where in the file the next unsent byte is.
+        # The offset in the file of the next unsent byte.
         def position
           @offset + @sent
         end
 
-        # Where in the file that is, and how much of it is still to be read: for who reads ahead.
+        # The next offset to read in the file, and below, the bytes still to be read: for {ReadAhead}.
         alias file_position position
 
-        # What {DataFrames::Framed} has otherwise: what is counted is the region, and one that is not whole
-        # leaves a connection of no use.
+        # {DataFrames::Framed} overrides these. Here the bytes sent are those of the region, and after an incomplete
+        # region the connection is unusable.
         alias sent_of_region sent
         alias region_length length
 
@@ -113,13 +113,13 @@ module Hyperion
 
         def frames; end
 
-        # Bytes of the region still to go; nil where its end is not known.
+        # Bytes of the region still to be sent; nil: its end is not known.
         def remaining
           @length && (@length - @sent)
         end
         alias file_remaining remaining
 
-        # Reads what is to be written, for a route that does.
+        # The source, for routes that read it.
         def reader
           Sources.for(@file, position, remaining)
         end
@@ -132,13 +132,13 @@ module Hyperion
           @sent == @length && @head_left.zero?
         end
 
-        # Whether a byte of head or region is out, or may be.
+        # Whether a byte of head or region was sent, or may have been.
         def begun?
           @sent.positive? || @head_sent.positive? || @in_doubt
         end
 
-        # Ends the region where the source does, before its length, if that was no promise: the caller named none,
-        # and the size of the file is not known, or more than can be read (4,096 for every file of sysfs).
+        # Ends the region at the end of the source, before its length, if the caller gave no length. The size of such a
+        # file may be unknown, or more than can be read (sysfs reports 4,096 for every file).
         # @return [Boolean] false: the file was truncated
         def end_here
           return false unless @length.nil? || (@to_end && ReadAhead.regular_size(@file).to_i > position)
@@ -147,8 +147,8 @@ module Hyperion
           true
         end
 
-        # Whether a zero from sendfile need not be the end of the file: it goes by the size that the file says it has,
-        # and for some (FUSE, /proc) only a read knows.
+        # Whether a zero from sendfile may not be the end of the file. sendfile believes the reported size of the file;
+        # for some files (FUSE, /proc) only a read finds the end.
         def end_in_doubt?
           size = @file && ReadAhead.regular_size(@file)
           size ? size.zero? || (@to_end && size > position) : false
@@ -162,7 +162,7 @@ module Hyperion
           @native
         end
 
-        # What {Ktls::Transfer} does otherwise.
+        # {Ktls::Transfer} overrides these.
         def ktls?
           false
         end
@@ -173,8 +173,8 @@ module Hyperion
           yield
         end
 
-        # The next piece, at most limit bytes. What is left, up to twice that, is halved, so that the
-        # last piece is no crumb: a short segment after a short segment waits for an acknowledgement.
+        # The length of the next piece, at most limit bytes. If less than two pieces are left, they are halved, so that
+        # the last one is not tiny: a short segment after a short segment waits for an acknowledgement.
         def next_chunk(limit)
           left = remaining
           return limit if left.nil?
@@ -183,15 +183,15 @@ module Hyperion
           left < 2 * limit ? left / 2 : limit
         end
 
-        # What a single attempt is asked to send: as much as can be, since at the end of what it was asked for it
-        # lets go of a short segment; but in an event loop nothing that has to be read from a disk.
+        # The bytes that a single attempt is to send: as many as possible, because each attempt ends by flushing a short
+        # segment; but in an event loop none that must be read from a disk.
         def step_length
           known = @resident_until - position
           known.positive? ? [known, remaining].min : remaining
         end
 
-        # Counts what went out, of the region and of the head. First of all, and tells of it next: Ruby lets
-        # interrupts in where a branch is taken or a method of Ruby returns (Integer#positive? is one).
+        # Counts the bytes sent, of region and head, before anything else; the block is called next. Ruby can raise an
+        # interrupt wherever a branch is taken or a Ruby method returns (for example Integer#positive?).
         def advance(bytes, head_bytes = 0)
           @head_sent += head_bytes
           @head_left -= head_bytes
@@ -204,9 +204,8 @@ module Hyperion
           start
         end
 
-        # Runs a write that lets interrupts in, so that none comes between the write and its count. The
-        # caller's block hears of it afterwards: the mask is the thread's, and must not outlast a switch to
-        # another fiber.
+        # Runs a write with interrupts deferred, so that none comes between the write and its count. The caller's block
+        # is called afterwards, because the mask belongs to the thread and must not outlast a switch to another fiber.
         def uninterrupted(&write)
           before = @sent
           @uninterrupted = true
@@ -216,8 +215,8 @@ module Hyperion
           tell if @progress && @sent > before
         end
 
-        # Runs a write of which nobody knows how much it took when it fails; nor when a TLS connection is to
-        # be given a record again, of which it has begun to send the ciphertext.
+        # Runs a write that does not say how much it accepted if it fails. The same holds if a TLS connection has begun
+        # to send the ciphertext of a record, and must be given this record again.
         def in_doubt
           @in_doubt = true
           status = yield
@@ -225,12 +224,12 @@ module Hyperion
           status
         end
 
-        # Whether a part of what was last given may be out.
+        # Whether a part of the last write may have been sent.
         def in_doubt?
           @in_doubt
         end
 
-        # Runs what may wait for a disk. That time is not the peer's.
+        # Runs a block that may wait for a disk. That time does not count against the peer's timeout.
         def apart_from_peer
           began = Transfer.now if @deadline
           yield
@@ -238,26 +237,26 @@ module Hyperion
           @deadline += Transfer.now - began if began
         end
 
-        # Counts what went out of head and region laid end to end.
+        # Counts bytes sent of head and region, joined end to end.
         def advance_through_head(bytes)
           of_head = [bytes, @head_left].min
           advance(bytes - of_head, of_head)
         end
 
-        # Seconds until the next byte is due, nil for no limit.
+        # Seconds until the next byte is due; nil: no limit.
         def time_left
           @deadline && (@deadline - Transfer.now)
         end
 
-        # Bytes that leave the kernel count as progress, though the destination does not poll writable for
-        # them yet. Looked at several times within a timeout, as a wait begins and while it lasts.
+        # Bytes that leave the kernel's queue count as progress, even if the destination does not yet poll writable. The
+        # queue is checked when a wait begins, and several times within a timeout.
         def look_at_queue
           before = @queued
           @queued = Native.queued(io)
           start if before && before != @queued
         end
 
-        # How long to wait before the next look, in seconds; nil for no limit.
+        # Seconds to wait before the next check of the queue; nil: no limit.
         def patience
           return unless @timeout
 
@@ -265,12 +264,12 @@ module Hyperion
           [time_left, @timeout / LOOKS_PER_TIMEOUT].min.clamp(0, nil)
         end
 
-        # One more time the destination was ready, and we have yet to see it take something.
+        # Counts that the destination was ready once more, without having accepted a byte since.
         def idle!
           @idle += 1
         end
 
-        # How many waits in a row have ended without an event.
+        # The number of consecutive waits that ended without an event.
         attr_reader :patient
 
         def patient!

@@ -1,7 +1,6 @@
 # frozen_string_literal: true
 
-# From any source to any destination through one reused buffer: TLS connections, wrappers, sources
-# that are no file.
+# From any source to any destination through one reused buffer: TLS connections, wrappers, sources other than files.
 module Hyperion
   module Http
     module Sendfile
@@ -27,7 +26,7 @@ module Hyperion
           @writer = writer_for(transfer.out)
           @copies = transfer.io || copies?(transfer.out)
           @buffer = @copies ? room_for(transfer) : +""
-          @written = 0 # of the buffer
+          @written = 0 # bytes of the buffer
         end
 
         # Up to USERSPACE_CHUNK bytes, as a step of {Loop}.
@@ -44,7 +43,7 @@ module Hyperion
 
         private
 
-        # A StringIO does, and at once, unless it has a write of its own.
+        # Whether write copies its argument at once. A StringIO does, unless it overrides write.
         def copies?(out)
           defined?(StringIO) && StringIO === out && out.method(:write).owner.equal?(StringIO)
         end
@@ -58,13 +57,13 @@ module Hyperion
           method(:write_whole)
         end
 
-        # No larger than it has to be: from some size on malloc asks the kernel each time.
+        # No larger than necessary: above a certain size, malloc asks the kernel for memory each time.
         def room_for(transfer)
           left = transfer.remaining
           String.new(capacity: left && left < @chunk ? left : @chunk)
         end
 
-        # The next piece of the source; behind the head, if that is still to go.
+        # Reads the next piece of the source, after the rest of the head, if any.
         def refill(transfer)
           @written = 0
           @buffer = room_for(transfer) unless @copies
@@ -75,7 +74,7 @@ module Hyperion
           @buffer
         end
 
-        # Of a stream, the wait is a part of the time that the caller allows; of a disk it is not.
+        # Waiting for a stream counts against the timeout; waiting for a disk does not.
         def read(length, transfer)
           if Sources::Stream === @source
             return within(transfer) { @source.read(length, transfer.position, @buffer) } unless @source.io
@@ -87,7 +86,8 @@ module Hyperion
           end
         end
 
-        # A fiber that is killed inside of an IO's own read would leave its place in that IO's queue behind.
+        # A fiber that is killed inside an IO's read would leave its entry in the list of that IO's waiters. Therefore
+        # wait first.
         def wait_for_source(transfer)
           loop do
             left = transfer.time_left
@@ -119,7 +119,7 @@ module Hyperion
           transfer.uninterrupted { write_some(Integer === transfer.out ? transfer.io : transfer.out, transfer) }
         end
 
-        # It takes what fits into a record. What it did not take it has to be given again, unchanged.
+        # OpenSSL accepts at most one record. The rest must be given to it again, unchanged.
         def write_tls(transfer)
           transfer.uninterrupted { transfer.in_doubt { write_some(transfer.out, transfer) } }
         end
@@ -135,8 +135,8 @@ module Hyperion
           end
         end
 
-        # JRuby's write_nonblock may lose what the socket does not take of a record that it has encrypted, and its
-        # syswrite spins until all of that is taken, deaf to Timeout. So the socket has to have the room before.
+        # If the socket does not accept all of an encrypted record, JRuby's write_nonblock may lose the rest, and its
+        # syswrite spins until all is accepted, and ignores Timeout. Therefore the socket must have room first.
         def write_record(transfer)
           return :eagain unless @waiter.wait(transfer.io, true, 0)
 
@@ -145,14 +145,14 @@ module Hyperion
           :partial
         end
 
-        # Bytes that a socket takes when it is writable: a third of its buffer is free then, and Linux counts its
-        # own overhead there, which can be as much again.
+        # Bytes that a writable socket accepts for certain. A third of its buffer is then free, but Linux counts its own
+        # overhead in it, which can be as much as the data.
         def sure_room(socket)
           @sure_room ||= (socket.getsockopt(:SOCKET, :SNDBUF).int / 8).clamp(1, TlsRoute::RECORD)
         end
 
-        # Anything else takes it all, or says how much it took. It may wait, and what it was given it may
-        # change, or keep for later.
+        # Any other object accepts everything, or returns how much it accepted. It may wait, and may change or keep the
+        # String that it gets.
         def write_whole(transfer)
           data = @copies ? unwritten : @buffer.byteslice(@written..)
           size = data.bytesize
@@ -166,7 +166,7 @@ module Hyperion
           :partial
         end
 
-        # Another's own method, which may wait as it likes.
+        # Calls a foreign method, which may wait for any time.
         def within(transfer, &block)
           left = transfer.timeout && [transfer.time_left, 0].max
           Waiters.within(@waiter, left, &block) or raise transfer.timed_out

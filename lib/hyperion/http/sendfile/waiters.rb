@@ -1,18 +1,18 @@
 # frozen_string_literal: true
 
-# How a transfer waits: by the fiber scheduler, or by parking its thread.
+# How a transfer waits: through the fiber scheduler, or by blocking its thread.
 module Hyperion
   module Http
     module Sendfile
-      # Each waiter answers `steps_wait?` (whether a step of the native route may wait by itself),
-      # `prepare(transfer)` (before each step: whether it may read the file), `read(transfer, length)` (what reads as
-      # much of the file), `wait(io, writable, seconds)` (whether the event came),
-      # `limit(seconds, transfer)` (how long such a wait may be at most), `turn(transfer)` (between two steps
-      # that both moved something), `pause(seconds)`, `run` (what waits by itself) and `limits?` (whether
-      # Timeout can end that).
+      # Each waiter has these methods: `steps_wait?` (whether a step of the native route may wait by itself),
+      # `prepare(transfer)` (called before each step; whether the step may read the file), `read(transfer, length)`
+      # (runs a block that reads as much of the file), `wait(io, writable, seconds)` (whether the event came),
+      # `limit(seconds, transfer)` (the longest time for such a wait), `turn(transfer)` (called between two steps that
+      # both sent bytes), `pause(seconds)`, `run` (runs a block that waits by itself) and `limits?` (whether Timeout can
+      # end such a block).
       # @api private
       module Waiters
-        # @return [Module] the waiter for whoever is calling
+        # @return [Module] the waiter for the calling thread or fiber
         def self.current
           under_scheduler? ? InFiber : InThread
         end
@@ -28,8 +28,8 @@ module Hyperion
           end
         end
 
-        # Waits until the transfer's destination may be tried again, or raises TimeoutError. One that says
-        # it is ready and then takes nothing is asked again after a pause.
+        # Waits until the transfer's destination can be tried again, or raises TimeoutError. If a destination polls
+        # ready but accepts nothing, it is retried after a pause.
         def self.await(waiter, transfer, writable)
           patience = transfer.patience
           if transfer.idle > 2
@@ -45,8 +45,7 @@ module Hyperion
           raise transfer.timed_out unless ready || transfer.time_left.positive?
         end
 
-        # Runs what may wait by itself and knows no timeout of ours. nil when the time was over before it
-        # was done.
+        # Runs a block that may block and does not know our timeout. Returns nil if the timeout expired first.
         def self.within(waiter, seconds, &block)
           return waiter.run(&block) unless seconds
           return in_a_thread(seconds, &block) unless waiter.limits?
@@ -55,12 +54,12 @@ module Hyperion
           begin
             waiter.run { Timeout.timeout([seconds, SOON].max, &block) }
           rescue Timeout::Error
-            raise if Transfer.now < deadline # it is not ours
+            raise if Transfer.now < deadline # from a Timeout of the caller
           end
         end
 
-        # Under a scheduler without timeout_after Timeout would hit whichever fiber runs; and Thread#join
-        # there leaves its place in the list of a thread that outlives the fiber.
+        # Under a scheduler without timeout_after, Timeout would interrupt whichever fiber runs at that moment.
+        # Thread#join is no alternative: it would leave an entry in the list of a thread that outlives the fiber.
         def self.in_a_thread(seconds, &block)
           thread = Thread.new(&block)
           thread.report_on_exception = false
@@ -72,22 +71,22 @@ module Hyperion
         end
         private_class_method :in_a_thread
 
-        # Seconds: Timeout takes 0 for no limit.
+        # Seconds; not 0, because Timeout treats 0 as no limit.
         SOON = 0.001
         private_constant :SOON
 
-        # Seconds: no wait by a scheduler is longer, since it may not hear that another thread has closed
-        # the IO, or that the reader of a pipe is gone. Doubled from one wait to the next, so that a crowd of
-        # stalled clients costs little.
+        # Seconds: the longest wait through a scheduler, which may not notice that another thread has closed the IO, or
+        # that the reader of a pipe is gone. Doubled from one wait to the next, so that many stalled clients cost
+        # little.
         LOOK_AGAIN = 0.15
         LOOK_AGAIN_DOUBLINGS = 3
 
-        # What a scheduler with a fault raises, and nobody who wants to interrupt a fiber.
+        # Errors of a faulty scheduler. Code that interrupts a fiber does not raise these.
         SCHEDULER_FAULTS = [ArgumentError, TypeError, NameError, IndexError, FiberError, FrozenError,
                             NotImplementedError].freeze
         private_constant :SCHEDULER_FAULTS
 
-        # Says whose fault it is: an ArgumentError of the scheduler's would be taken for one of the caller's.
+        # Names the scheduler in the error, because its ArgumentError would look like an error of the caller.
         def self.scheduler_fault(error)
           IOError.new("the fiber scheduler #{Fiber.scheduler.class} failed in a wait: #{error.class}: #{error.message}")
         end
@@ -100,12 +99,12 @@ module Hyperion
             false
           end
 
-          # A disk would keep the whole loop waiting.
+          # Reads ahead, because a wait for a disk would stop the whole loop.
           def prepare(transfer)
             ReadAhead.call(transfer)
           end
 
-          # What is no IO may not be made for another thread.
+          # An object that is not an IO may not be safe to call in another thread.
           def read(transfer, length, &block)
             file = transfer.file
             return yield unless IO === file || Integer === file
@@ -125,7 +124,7 @@ module Hyperion
             seconds && seconds < longest ? seconds : longest
           end
 
-          # Also where the socket is always ready: waiting for it is what lets other fibers run.
+          # Waits even if the socket is always ready, because the wait lets other fibers run.
           def turn(transfer)
             transfer.io ? Waiters.await(self, transfer, true) : pause(0)
           end
@@ -153,7 +152,7 @@ module Hyperion
             true
           end
 
-          # Other threads run while this one waits for a disk.
+          # Nothing to do: other threads run while this one waits for a disk.
           def prepare(_transfer)
             true
           end
@@ -166,12 +165,12 @@ module Hyperion
             Native.wait(io, writable, seconds)
           end
 
-          # A close elsewhere wakes it.
+          # No limit of its own: a close in another thread ends the wait.
           def limit(seconds, _transfer)
             seconds
           end
 
-          # Threads take turns by themselves.
+          # Nothing to do: threads are scheduled by Ruby.
           def turn(_transfer); end
 
           def pause(seconds)
@@ -188,7 +187,7 @@ module Hyperion
         end
 
         if Fiber.respond_to?(:blocking)
-          # Runs the block where no scheduler is consulted.
+          # Runs the block in a way that no scheduler is called.
           def self.without_scheduler
             under_scheduler? ? Fiber.blocking { |_fiber| yield } : yield
           end
