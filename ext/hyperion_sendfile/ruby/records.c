@@ -26,6 +26,7 @@ static const off_t STEP = 256 * 1024;
 static const int64_t STEP_NS = 2 * 1000 * 1000;
 
 static ID id_syswrite_nonblock;
+static VALUE eEAGAIN;
 
 struct step {
     VALUE ssl;
@@ -188,7 +189,8 @@ would_block(VALUE argument, VALUE error)
 }
 
 /*
- * Gives OpenSSL what is in the buffer. What it does not take now it has begun to encrypt, and has to
+ * Gives OpenSSL what is in the buffer. Where another thread has left something in OpenSSL's queue of errors, as
+ * M:N threads do, a full socket raises a bare EAGAIN. What it does not take now it has begun to encrypt, and has to
  * be given again. A String that is not frozen would be: some versions of the gem then take its memory,
  * and the next read would get another, and a copy of what is to be overwritten.
  */
@@ -201,7 +203,7 @@ offer(struct step *s)
     s->offered = s->in_doubt = true;
     RB_FL_SET_RAW(s->buffer, RUBY_FL_FREEZE);
     taken = NUM2LONG(rb_rescue2(write_record, (VALUE)s, would_block, (VALUE)s, rb_mWaitWritable,
-                                rb_mWaitReadable, (VALUE)0));
+                                rb_mWaitReadable, eEAGAIN, (VALUE)0));
     RB_FL_UNSET_RAW(s->buffer, RUBY_FL_FREEZE);
     if (taken < 0 || taken > length)
         rb_raise(rb_eIOError, "out: took %ld of %ld bytes", taken, length);
@@ -294,4 +296,5 @@ void
 hs_records_init(void)
 {
     id_syswrite_nonblock = rb_intern("syswrite_nonblock");
+    eEAGAIN = rb_path2class("Errno::EAGAIN");
 }

@@ -145,6 +145,26 @@ RSpec.describe Hyperion::Http::Sendfile, "over TLS in userspace" do
     end
   end
 
+  it "waits for room where another thread's error makes OpenSSL say EAGAIN", needs: :extension do
+    tls_socket = OpenSSL::SSL::SSLSocket
+    original = tls_socket.instance_method(:syswrite_nonblock)
+    said = 0
+    tls_socket.define_method(:syswrite_nonblock) do |*arguments|
+      original.bind_call(self, *arguments)
+    rescue OpenSSL::SSL::SSLErrorWaitWritable
+      said += 1
+      raise Errno::EAGAIN
+    end
+    out, peer = KernelTls.connect(:ktls13, small: true, enable: false)
+    reader = Reader.start(peer, :slow)
+    expect(described_class.copy_to_socket(out, payload_file(size), 0, size, timeout: 30)).to eq(size)
+    out.close
+    expect(reader.result).to be_payload(payload(size))
+    expect(said).to be_positive
+  ensure
+    tls_socket&.define_method(:syswrite_nonblock, original) if original
+  end
+
   it "sends exactly what is not in the page cache" do
     file = private_payload_file(size)
     file.fdatasync
