@@ -33,3 +33,19 @@ RSpec.describe "settings of an HTTP/2 client", needs: :http2 do
     expect(in_force).to eq([1_000, 2_000, -2_500])
   end
 end
+
+RSpec.describe "options of HTTP/2", needs: :http2 do
+  it "are checked where they are given" do
+    require "hyperion/http/sendfile/falcon"
+    ours, = UNIXSocket.pair.each { |io| Cleanup.close(io) }
+    ["30", -1, Float::NAN].each do |timeout|
+      [-> { S::HTTP2.new(timeout:) }, -> { S::Falcon.new(http2: { timeout: }) },
+       -> { S::HTTP2.server(ours, timeout:) }].each do |given|
+        expect(&given).to raise_error(ArgumentError, /timeout must be/)
+      end
+    end
+    expect { S::HTTP2.new(timeuot: 1) }.to raise_error(ArgumentError, /timeuot/)
+    expect(S::Falcon.new(http2: { timeout: nil }).options).to eq(http2: { timeout: nil })
+    expect(S::HTTP2.new.options).to eq({})
+  end
+end

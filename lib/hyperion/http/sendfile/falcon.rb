@@ -107,6 +107,16 @@ module Hyperion
             AsyncHTTP::Foundations::HTTP1.known? && AsyncHTTP::Foundations::RACK.known?
           end
 
+          # For an endpoint.
+          #
+          # @param http2 [Hash] options of {HTTP2.server}
+          # @return [Async::HTTP::Protocol::Configured]
+          # @raise [ArgumentError] as {HTTP2.new}
+          def new(http2: {})
+            HTTP2.new(**http2)
+            super
+          end
+
           # @param peer [IO, OpenSSL::SSL::SSLSocket] an accepted connection
           # @param http2 [Hash] options of {HTTP2.server}
           # @return [Async::HTTP::Protocol::HTTP1::Server, Async::HTTP::Protocol::HTTP2::Server]

@@ -24,11 +24,26 @@ module Hyperion
 
         # Seconds that a client may leave a response without room.
         TIMEOUT = 30
+        OPTIONS = %i[settings timeout].freeze
+        private_constant :OPTIONS
 
         class << self
           # @return [Boolean] whether files go out as DATA frames of ours; false: the gems below are not known
           def supported?
             AsyncHTTP::Foundations::HTTP2.known?
+          end
+
+          # For an endpoint.
+          #
+          # @param options [Hash] those of {server}
+          # @return [Async::HTTP::Protocol::Configured]
+          # @raise [ArgumentError] there is no such option, or it has no such value
+          def new(**options)
+            unknown = options.keys - OPTIONS
+            raise ArgumentError, "unknown options: #{unknown.map(&:inspect).join(", ")}" unless unknown.empty?
+
+            Options.timeout(options[:timeout])
+            super
           end
 
           # Reads a client's preface, and starts to read its frames.
@@ -38,7 +53,9 @@ module Hyperion
           # @param timeout [Numeric, nil] seconds without a byte, be it that the client's windows have no room or its
           #   socket, until a response is given up; nil is for ever. A {FileBody} has its own.
           # @return [Async::HTTP::Protocol::HTTP2::Server] of a version that is not known: async-http's own
+          # @raise [ArgumentError] timeout is not such a number
           def server(peer, settings: Async::HTTP::Protocol::HTTP2::SERVER_SETTINGS, timeout: TIMEOUT)
+            Options.timeout(timeout)
             return ordinary(peer, settings) unless supported?
 
             peer = AsyncHTTP::Stream.wrap(peer) unless ::IO::Stream::Buffered === peer
