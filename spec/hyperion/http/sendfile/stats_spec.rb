@@ -143,7 +143,8 @@ RSpec.describe Hyperion::Http::Sendfile, ".stats", needs: :sendfile do
       { [[0, 100_000]] => { sendfile: 1 },
         ["boundary", [0, 100_000], "boundary", [200_000, 1_000], "end"] => { small: 1 },
         [[10, 1_000], "boundary", [200_000, 100_000]] => { sendfile: 1 },
-        %w[text alone] => { small: 1 } }.each do |segments, responses|
+        %w[text alone] => { small: 1 },
+        ["x" * 100_000] => { small: 1 } }.each do |segments, responses|
         channel = channel(:tcp)
         reader = channel.read
         body = S::FileBody.new(payload_file(300_000), segments, timeout: 30)

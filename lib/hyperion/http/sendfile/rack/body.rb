@@ -115,16 +115,17 @@ module Hyperion
           head &&= head.b
           gathered = 0
           @segments.each.with_index(1) do |segment, count|
+            more = count < @segments.size
             if String === segment
               head = join(head, segment)
             elsif gather?(segment)
               read_region(*segment) { |chunk| head = join(head, chunk) }
               gathered += segment.last
             else
-              send_region(socket, segment, head, count == @segments.size)
+              send_region(socket, segment, head, !more)
               head = nil
             end
-            head = send_region(socket, [0, 0], head, false) if head && head.bytesize >= CHUNK
+            head = send_region(socket, [0, 0], head, false) if more && head && head.bytesize >= CHUNK
           end
           send_region(socket, [0, 0], head, true) if head
           Stats.response(:small, gathered, false, nil)
