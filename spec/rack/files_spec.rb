@@ -36,6 +36,16 @@ RSpec.describe S::Files do
     Process::Sys.seteuid(Process.uid)
   end
 
+  it "finds files after chroot(2), where /proc is not there", if: Process.respond_to?(:fork) && Process.euid.zero? do
+    replace("file", "content")
+    app = described_class.new(nil)
+    child = fork do
+      Dir.chroot(dir)
+      exit!(app.serving({ "REQUEST_METHOD" => "GET" }, "/file").first == 200)
+    end
+    expect(Process.wait2(child).last).to be_success
+  end
+
   it_behaves_like "a file server"
 
   context "where nothing is in memory yet" do

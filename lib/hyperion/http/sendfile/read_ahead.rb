@@ -61,6 +61,8 @@ module Hyperion
         # Like IO#stat, but IO#stat holds the GVL while a file server answers. (Without the extension there is no GVL.)
         def self.stat(file)
           HAS_DESCRIPTORS ? File.stat("#{DESCRIPTORS}/#{file.fileno}") : file.stat
+        rescue Errno::ENOENT # by chroot(2), /proc may have gone
+          file.stat
         end
 
         # @return [Integer, nil] bytes; nil: not a regular file
