@@ -139,8 +139,8 @@ module Hyperion
             name = env["SERVER_SOFTWARE"]
             return if name.nil? || env.key?("protocol.http.request")
 
-            Notice.off("sending files by the server", "#{name} is not among those that README.md names",
-                       "Bodies go through the server.")
+            Notice.off("sending files by the server", "#{name} is not one whose socket is known",
+                       "Bodies go through the server. README.md lists the servers on which they do not.")
             nil
           end
         end
