@@ -46,6 +46,9 @@ RSpec.describe "the gems below HTTP/2 and Falcon" do
   it "are not known if a method is another, or is not there" do
     expect(probe.new("Protocol::HTTP2::Window#consume" => "000000000000").unknown).to include("#consume has changed")
     expect(probe.new("Protocol::HTTP2::Window#expand" => 2).unknown).to include("#expand has changed")
+    stub_const("Endless", Class.new { def call = 1 })
+    expect(probe.new("Endless#call" => "000000000000").unknown).to include("#call has changed")
+    expect(probe.new("String#strip" => "000000000000").unknown).to include("#strip has changed") # written in C
     expect(probe.new("Protocol::HTTP2::Window#lost" => 1).unknown).to include("no Protocol::HTTP2::Window#lost")
   end
 

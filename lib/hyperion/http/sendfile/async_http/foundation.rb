@@ -29,9 +29,7 @@ module Hyperion
 
           # @return [Boolean] whether it is as it was read
           def known?
-            return @known if defined?(@known)
-
-            @known = why.nil?
+            why.nil?
           end
 
           # Warns, once, if it is not as it was read.
@@ -46,7 +44,9 @@ module Hyperion
 
           # @return [String, nil] what is not known, and how it is not
           def why
-            @below&.why || version || @probe.unknown
+            return @why if defined?(@why)
+
+            @why = @below&.why || version || @probe.unknown
           end
 
           private

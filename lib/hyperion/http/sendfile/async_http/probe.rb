@@ -18,17 +18,14 @@ module Hyperion
 
           # @return [String, nil] the first method that is not as it was read, with a reason; nil if all are
           def unknown
-            return @unknown if defined?(@unknown)
-
-            @unknown = @read.each do |name, as_read|
-              break "#{name} has changed" unless same?(name, as_read)
+            @read.each do |name, as_read|
+              return "#{name} has changed" unless same?(name, as_read)
             rescue NameError
-              break "there is no #{name}"
+              return "there is no #{name}"
             rescue SystemCallError
-              break "the source of #{name} cannot be read"
+              return "the source of #{name} cannot be read"
             end
-            @unknown = nil unless String === @unknown
-            @unknown
+            nil
           end
 
           private
@@ -47,7 +44,9 @@ module Hyperion
             # @param name [String] see {#initialize}
             # @return [String] the digest of the method's source, comments and indentation left out
             def digest(name)
-              Digest::SHA256.hexdigest(source(*method_of(name).source_location))[0, 12]
+              location = method_of(name).source_location or return "" # it is written in C
+
+              Digest::SHA256.hexdigest(source(*location))[0, 12]
             end
 
             private
@@ -68,7 +67,7 @@ module Hyperion
               first = lines.first
               if first.match?(/\bdef\b/)
                 ending = "#{first[/\A\s*/]}end"
-                lines = lines.take(lines.index { |text| text.chomp == ending } + 1)
+                lines = lines.take((lines.index { |text| text.chomp == ending } || 0) + 1) # none: an endless method
               else
                 lines = [first] # attr, alias
               end
