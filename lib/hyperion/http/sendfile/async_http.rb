@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
-# What the protocols for servers on async-http share: which bodies are regions of a file, and a stream that sends these
-# behind what it has buffered.
+# Shared by the protocols for async-http servers: finds out which bodies are regions of a file, and has a stream that
+# sends such regions after its buffer.
 require "io/stream"
 require "protocol/http/body/wrapper"
 require "protocol/http/headers"
@@ -14,11 +14,11 @@ module Hyperion
     module Sendfile
       # @api private
       module AsyncHTTP
-        # What was written of a head goes out with the body's first bytes.
+        # Sends the buffered head together with the first bytes of the body.
         class Stream < ::IO::Stream::Buffered
-          # Sends what is buffered, and the regions behind it.
+          # Sends the buffer, and the regions after it.
           #
-          # @param regions [#copy_to] gets the IO, and what is buffered as `head:`
+          # @param regions [#copy_to] is called with the IO, and with the buffer as `head:`
           def flush_with(regions)
             @regions = regions
             @sender = Fiber.current
@@ -28,14 +28,14 @@ module Hyperion
             @regions = @sender = nil
           end
 
-          # @return [Boolean] whether what was buffered may not be out, after {#flush_with} has raised
+          # @return [Boolean] whether the buffer was perhaps not sent, after {#flush_with} has raised
           def head_lost?
             @head_lost
           end
 
           protected
 
-          # What {flush} comes to. Another task's may come in between: it had written, and has waited to flush.
+          # Called by {flush}. A flush of another task, which has written and waited, can come first.
           def syswrite(buffer)
             Fiber.current.equal?(@sender) && @regions ? send_regions(buffer) : super
           end
@@ -53,33 +53,33 @@ module Hyperion
           end
         end
 
-        # What a wrapper may override and still pass on the bytes of what it wraps as they are.
+        # Methods that a wrapper may override without changing the bytes of the wrapped body.
         HARMLESS = %i[close empty? ready? rewind rewindable? inspect as_json to_json].freeze
         PLAIN = [::Protocol::HTTP::Body::Readable, ::Protocol::HTTP::Body::Wrapper].freeze
-        # What decides which bytes a body is: whatever else async-http may call.
+        # The other methods that async-http may call: they determine the bytes of a body.
         DECIDING = (PLAIN.flat_map { |one| one.public_instance_methods(false) }.uniq - HARMLESS).freeze
         private_constant :HARMLESS, :PLAIN, :DECIDING
 
-        # A Range that is malformed must be ignored (RFC 9110, 14.2), and that is for the app. Async-http's own policy
-        # answers 400 to it, and takes 010 for eight.
+        # A malformed Range must be ignored (RFC 9110, 14.2), which the app does. The policy of async-http answers 400
+        # instead, and reads 010 as eight.
         POLICY = ::Protocol::HTTP::Headers::POLICY.merge("range" => false).freeze
         private_constant :POLICY
 
         class << self
-          # Leaves the field Range as the client sent it.
+          # Leaves the Range field as the client sent it.
           #
           # @param headers [::Protocol::HTTP::Headers] of a request
           # @return [::Protocol::HTTP::Headers]
           def keep_range(headers)
-            headers.policy = POLICY if headers.respond_to?(:policy=) # older versions do not parse it
+            headers.policy = POLICY if headers.respond_to?(:policy=) # older versions do not parse Range
             headers
           end
 
           # @param body [::Protocol::HTTP::Body::Readable]
-          # @return [FileBody, nil] what the app returned, if that is one; nil: something else, or something comes
-          #   between that may change what is sent
+          # @return [FileBody, nil] the body that the app returned; nil: it is another body, or a wrapper may change its
+          #   bytes
           def regions_of(body)
-            return unless defined?(::Protocol::Rack::Body::Enumerable) # there are apps without it
+            return unless defined?(::Protocol::Rack::Body::Enumerable) # not every app uses protocol-rack
             return if !body.instance_of?(::Protocol::Rack::Body::Enumerable) || Foundations::RACK.off
 
             body = body.body
@@ -88,8 +88,9 @@ module Hyperion
           end
 
           # @param body [::Protocol::HTTP::Body::Readable]
-          # @return [::Protocol::HTTP::Body::Readable] without the wrappers that pass its bytes on as they are: they
-          #   only count it, or tell the app that it has been sent. Closing is for them, not for what this returns.
+          # @return [::Protocol::HTTP::Body::Readable] the body without the wrappers that do not change its bytes, but
+          #   only count it, or tell the app that it was sent. Close the outermost wrapper, not the body that this
+          #   returns.
           def unwrapped(body)
             body = body.body while ::Protocol::HTTP::Body::Wrapper === body && transparent?(body)
             body
@@ -97,12 +98,12 @@ module Hyperion
 
           private
 
-          # A class says nothing of it: apps and servers have wrappers of their own.
+          # Checks methods and not classes, because apps and servers have wrappers of their own.
           def transparent?(body)
             DECIDING.all? { |name| PLAIN.include?(body.method(name).owner) }
           end
 
-          # Rack::BodyProxy answers `each` by method_missing. A subclass, or what extends one, may answer by itself.
+          # Rack::BodyProxy answers `each` by method_missing. A subclass or a singleton method may answer differently.
           def transparent_proxy?(body)
             defined?(::Rack::BodyProxy) && ::Rack::BodyProxy === body && !body.class.method_defined?(:each) &&
               body.singleton_methods.empty? && body.method(:method_missing).owner.equal?(::Rack::BodyProxy)

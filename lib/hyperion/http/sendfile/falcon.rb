@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# Both versions of HTTP for Falcon, and any other server on async-http: `require "hyperion/http/sendfile/falcon"`.
+# HTTP/1 and HTTP/2 for Falcon and other async-http servers: `require "hyperion/http/sendfile/falcon"`.
 require "async/http/protocol/http"
 require "async/http/protocol/https"
 require "protocol/http/error"
@@ -10,21 +10,22 @@ require "hyperion/http/sendfile/http2"
 module Hyperion
   module Http
     module Sendfile
-      # A protocol for the endpoint of a server. It sends a {FileBody} straight to the connection, and everything else
-      # as async-http does. Nothing is patched: the endpoint is told of it.
+      # A protocol for the endpoint of a server. It sends a {FileBody} directly to the connection, and everything else
+      # as async-http does. Nothing is patched: the protocol is an argument of the endpoint.
       #
       #     Async::HTTP::Endpoint.parse("http://localhost:9292", protocol: Hyperion::Http::Sendfile::Falcon)
       #
-      # Like the protocols that it stands in for, it takes HTTP/2 where the client begins with its preface, or has
-      # negotiated that: see {HTTP2}. By HTTP/1 an encrypted connection gets the ordinary path.
+      # Like async-http's own protocol, it speaks HTTP/2 if the client begins with the preface of HTTP/2, or has
+      # negotiated it: see {HTTP2}. Over HTTP/1, async-http itself sends the bodies of encrypted connections.
       #
-      # With gems below that are not known, it warns once and is async-http's own protocol: see {supported?}.
+      # If the versions of its gems are unknown, it warns once and behaves like async-http's own protocol: see
+      # {supported?}.
       module Falcon
         extend Async::HTTP::Protocol::Configurable
 
-        # A connection by HTTP/1.
+        # An HTTP/1 connection.
         class Server < Async::HTTP::Protocol::HTTP1::Server
-          # Older versions have no such error.
+          # Older versions do not have this error.
           REMOTE = defined?(::Protocol::HTTP::RemoteError) ? ::Protocol::HTTP::RemoteError : nil
           private_constant :REMOTE
 
@@ -37,8 +38,8 @@ module Hyperion
             super
           end
 
-          # A 304 ends with its head, whatever its body looks like, and has no content-length: that would be the file's,
-          # not 0 (RFC 9110, 8.6).
+          # A 304 ends with its head, whatever its body is. It has no content-length, which would have to be that of the
+          # file, not 0 (RFC 9110, 8.6).
           #
           # @param body [::Protocol::HTTP::Body::Readable, nil]
           def write_body(version, body, *)
@@ -57,8 +58,8 @@ module Hyperion
           # Ends the head, and sends the body.
           #
           # @param body [::Protocol::HTTP::Body::Readable]
-          # @param length [Integer] what the response announces
-          # @param head [Boolean] whether that is all that was asked for
+          # @param length [Integer] the announced content-length
+          # @param head [Boolean] whether the request was a HEAD
           def write_fixed_length_body(body, length, head)
             regions = AsyncHTTP.regions_of(AsyncHTTP.unwrapped(body)) if response_socket && !head
             return super unless regions && regions.bytesize == length
@@ -74,14 +75,15 @@ module Hyperion
             end
           end
 
-          # @return [BasicSocket, nil] nil: encrypted
+          # @return [BasicSocket, nil] nil: the connection is encrypted
           def response_socket
             @stream.io if AsyncHTTP::Stream === @stream && BasicSocket === @stream.io
           end
 
           private
 
-          # A client that left, or stalled, is no fault of the server's: async-http closes the connection, quietly.
+          # A client that left or stalled is not an error of the server: async-http closes the connection, and logs no
+          # error of its own.
           def quietly
             yield
           rescue Errno::EPIPE, Errno::ECONNRESET, TimeoutError => e
@@ -101,8 +103,8 @@ module Hyperion
         private_constant :Server, :HTTP1, :DETECTING
 
         class << self
-          # @return [Boolean] whether a {FileBody} goes straight to a connection by HTTP/1; false: the gems below are
-          #   not known. {HTTP2.supported?} says the same for the other version.
+          # @return [Boolean] whether a {FileBody} is sent directly to an HTTP/1 connection; false: the versions of the
+          #   gems are unknown. {HTTP2.supported?} is the same for HTTP/2.
           def supported?
             AsyncHTTP::Foundations::HTTP1.known? && AsyncHTTP::Foundations::RACK.known?
           end
@@ -127,7 +129,7 @@ module Hyperion
             by_http2 ? HTTP2.server(stream, **http2) : http1.server(stream)
           end
 
-          # As async-http's own: there is nothing special in asking.
+          # async-http's own client: requests need nothing special.
           #
           # @param peer [IO] a connection
           # @return [Async::HTTP::Protocol::HTTP1::Client]
@@ -135,7 +137,7 @@ module Hyperion
             Async::HTTP::Protocol::HTTP1.client(peer, **options)
           end
 
-          # @return [Array<String>] for ALPN, where an encrypted endpoint is given this protocol
+          # @return [Array<String>] names for ALPN, if an encrypted endpoint uses this protocol
           def names
             HTTP2.names | Async::HTTP::Protocol::HTTP1.names
           end

@@ -10,34 +10,35 @@ require "hyperion/http/sendfile/async_http"
 module Hyperion
   module Http
     module Sendfile
-      # A protocol for the endpoint of a server. Bodies that are files, or regions of one, go out as DATA frames by
-      # {Sendfile.copy_data_frames}, and everything else as async-http sends it. Nothing is patched: the endpoint is
-      # told of it.
+      # A protocol for the endpoint of a server. Bodies that are files, or regions of one, are sent as DATA frames by
+      # {Sendfile.copy_data_frames}, and everything else as async-http does. Nothing is patched: the protocol is an
+      # argument of the endpoint.
       #
       #     Async::HTTP::Endpoint.parse("https://localhost:9292", protocol: Hyperion::Http::Sendfile::HTTP2)
       #     protocol = Hyperion::Http::Sendfile::HTTP2.new(timeout: 10)
       #
-      # With gems below that are not known, it warns once and is async-http's own protocol: see {supported?}. With a
-      # protocol-http2 that one client can end the process by, it warns once and serves HTTP/1.1 instead.
+      # If the versions of its gems are unknown, it warns once and behaves like async-http's own protocol: see
+      # {supported?}. If one client could crash the process through the loaded protocol-http2, it warns once and serves
+      # HTTP/1.1 instead.
       module HTTP2
         extend Async::HTTP::Protocol::Configurable
 
-        # Seconds that a client may leave a response without room.
+        # Seconds for which a client may leave a response without room in its windows.
         TIMEOUT = 30
         OPTIONS = %i[settings timeout].freeze
         private_constant :OPTIONS
 
         class << self
-          # @return [Boolean] whether files go out as DATA frames of ours; false: the gems below are not known
+          # @return [Boolean] whether this gem sends files as DATA frames; false: the versions of the gems are unknown
           def supported?
             AsyncHTTP::Foundations::HTTP2.known?
           end
 
-          # For an endpoint.
+          # Makes a protocol with options, for an endpoint.
           #
-          # @param options [Hash] those of {server}
+          # @param options [Hash] the options of {server}
           # @return [Async::HTTP::Protocol::Configured]
-          # @raise [ArgumentError] there is no such option, or it has no such value
+          # @raise [ArgumentError] an option is unknown, or has a wrong value
           def new(**options)
             unknown = options.keys - OPTIONS
             raise ArgumentError, "unknown options: #{unknown.map(&:inspect).join(", ")}" unless unknown.empty?
@@ -46,14 +47,14 @@ module Hyperion
             super
           end
 
-          # Reads a client's preface, and starts to read its frames.
+          # Reads the preface of a client, and starts to read its frames.
           #
           # @param peer [IO, OpenSSL::SSL::SSLSocket, ::IO::Stream::Buffered] an accepted connection
           # @param settings [Hash{Integer=>Integer}] the server's, RFC 9113, section 6.5.2
-          # @param timeout [Numeric, nil] seconds without a byte, be it that the client's windows have no room or its
-          #   socket, until a response is given up; nil is for ever. A {FileBody} has its own.
-          # @return [Async::HTTP::Protocol::HTTP2::Server] of a version that is not known: async-http's own
-          # @raise [ArgumentError] timeout is not such a number
+          # @param timeout [Numeric, nil] seconds without progress, because the client's windows or its socket have no
+          #   room, before a response is given up; nil: for ever. A {FileBody} has a timeout of its own.
+          # @return [Async::HTTP::Protocol::HTTP2::Server] async-http's own if its version is unknown
+          # @raise [ArgumentError] timeout is neither a number that is not negative nor nil
           def server(peer, settings: Async::HTTP::Protocol::HTTP2::SERVER_SETTINGS, timeout: TIMEOUT)
             Options.timeout(timeout)
             return ordinary(peer, settings) unless supported?
@@ -64,10 +65,10 @@ module Hyperion
             server.start_connection
             server
           rescue ::Protocol::HTTP2::Error, EOFError, Errno::EPIPE, Errno::ECONNRESET => e
-            raise e.extend(::Protocol::HTTP::BadRequest) # the client's fault, so async-http does not log it
+            raise e.extend(::Protocol::HTTP::BadRequest) # an error of the client, which async-http does not log
           end
 
-          # As async-http's own: there is nothing special in asking.
+          # async-http's own client: requests need nothing special.
           #
           # @param peer [IO] a connection
           # @return [Async::HTTP::Protocol::HTTP2::Client]
@@ -75,7 +76,7 @@ module Hyperion
             Async::HTTP::Protocol::HTTP2.client(peer, **options)
           end
 
-          # @return [Array<String>] for ALPN, where an encrypted endpoint is given this protocol
+          # @return [Array<String>] names for ALPN, if an encrypted endpoint uses this protocol
           def names
             AsyncHTTP::Foundations.unsafe? ? Async::HTTP::Protocol::HTTP1.names : Async::HTTP::Protocol::HTTP2.names
           end

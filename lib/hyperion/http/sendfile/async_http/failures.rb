@@ -5,9 +5,9 @@ module Hyperion
   module Http
     module Sendfile
       module AsyncHTTP
-        # A client can make a response fail with a few bytes, so it must not decide how much is logged.
+        # A client can make a response fail with a few bytes, therefore the number of lines is limited.
         module Failures
-          # Lines in as many seconds.
+          # The most lines in WINDOW seconds.
           LINES = 10
           WINDOW = 60
           private_constant :LINES, :WINDOW
@@ -16,7 +16,7 @@ module Hyperion
           @lines = @left_out = 0
 
           class << self
-            # @param subject [Object] the connection, or what sends for it
+            # @param subject [Object] the connection, or its sender
             # @param error [Exception]
             def log(subject, error)
               roll(Process.clock_gettime(Process::CLOCK_MONOTONIC))

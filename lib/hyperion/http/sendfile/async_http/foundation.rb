@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# Decides whether the private parts of other gems are as they were read, and says so if they are not.
+# Decides whether the private parts of other gems are unchanged, and warns if they have changed.
 require_relative "../notice"
 require_relative "../versions"
 require_relative "probe"
@@ -9,17 +9,17 @@ module Hyperion
   module Http
     module Sendfile
       module AsyncHTTP
-        # Some methods of other gems, as they were read.
+        # A group of methods of other gems that one of our parts builds on.
         class Foundation
           REMEDY = "Bodies go the ordinary way of async-http. README.md names the versions to use; a newer " \
                    "hyperion-sendfile may know more."
           private_constant :REMEDY
 
-          # @param part [String] what is built on it
-          # @param versions [Hash{String=>Array<String>}] requirements, as RubyGems writes them, by the constant that
-          #   holds the version
+          # @param part [String] the part that builds on these methods
+          # @param versions [Hash{String=>Array<String>}] requirements, as RubyGems writes them; the keys are the
+          #   constants that hold the versions
           # @param read [Hash{String=>String}] see {Probe}
-          # @param below [Foundation, nil] what it stands on
+          # @param below [Foundation, nil] another group that this one needs
           def initialize(part, versions, read, below: nil)
             @part = part
             @versions = versions
@@ -27,14 +27,14 @@ module Hyperion
             @below = below
           end
 
-          # @return [Boolean] whether it is as it was read
+          # @return [Boolean] whether all methods are unchanged
           def known?
             why.nil?
           end
 
-          # Warns, once, if it is not as it was read.
+          # Warns once if a method has changed.
           #
-          # @return [Boolean] whether it is not
+          # @return [Boolean] whether a method has changed
           def off
             return false if known?
 
@@ -42,7 +42,7 @@ module Hyperion
             true
           end
 
-          # @return [String, nil] what is not known, and how it is not
+          # @return [String, nil] the method or version that is unknown, and why
           def why
             return @why if defined?(@why)
 

@@ -1,6 +1,7 @@
 # frozen_string_literal: true
 
-# Names the private parts of other gems that ours are built on. `rake foundations` prints what the bundle has changed.
+# Names the private parts of other gems that ours build on. `rake foundations` prints which of them have changed in the
+# bundle.
 require "async/http/version"
 require "protocol/http/version"
 require "protocol/http1/version"
@@ -11,10 +12,10 @@ module Hyperion
   module Http
     module Sendfile
       module AsyncHTTP
-        # A method that is only called has its arity here. One that is overridden, or stood in for, has the digests of
-        # the sources that were read: a release that leaves it as it was needs no change here.
+        # For a method that is only called, the value is its arity. For one that is overridden or replaced, it is the
+        # digests of the sources that we know: if a release leaves the method unchanged, nothing changes here.
         module Foundations
-          # By a protocol-http2 below this one, a client can end the process with 18 KB of CONTINUATION frames.
+          # In older versions of protocol-http2, a client can end the process with 18 KB of CONTINUATION frames.
           SAFE = Gem::Version.new("0.23")
           private_constant :SAFE
 
@@ -113,7 +114,7 @@ module Hyperion
           )
 
           # @param connection [#http2?, Object]
-          # @return [Boolean] whether those of its version of HTTP are
+          # @return [Boolean] whether the methods for its version of HTTP are unchanged
           def self.known?(connection)
             version = connection.respond_to?(:http2?) && connection.http2? ? HTTP2 : HTTP1
             version.known? && RACK.known?
@@ -124,9 +125,9 @@ module Hyperion
             Gem::Version.new(::Protocol::HTTP2::VERSION) < SAFE
           end
 
-          # Warns, once, if HTTP/2 must not be served.
+          # Warns once if HTTP/2 must not be served.
           #
-          # @return [Boolean] whether it must not
+          # @return [Boolean] whether HTTP/2 must not be served
           def self.refused
             return false unless unsafe?
 

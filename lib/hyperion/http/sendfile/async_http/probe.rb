@@ -1,22 +1,22 @@
 # frozen_string_literal: true
 
-# Tells whether the classes below ours are those whose source was read.
+# Tells whether the superclasses of our classes have the source that we know.
 require "digest"
 
 module Hyperion
   module Http
     module Sendfile
       module AsyncHTTP
-        # Compares the source of methods with what was read. A version number alone says too little: a new version may
-        # have left them as they were, and an old one may be patched.
+        # Compares the source of methods with the source that we know. A version number is not enough: a new version may
+        # have left the methods unchanged, and an old one may be patched.
         class Probe
-          # @param read [Hash{String=>String, Integer}] by method, as "Module#method" or "Module.method": the beginnings
-          #   of the digests of the sources that were read, or its arity
+          # @param read [Hash{String=>String, Integer}] keys: methods, as "Module#method" or "Module.method"; values:
+          #   the first digits of the digests of their known sources, or the arity
           def initialize(read)
             @read = read
           end
 
-          # @return [String, nil] the first method that is not as it was read, with a reason; nil if all are
+          # @return [String, nil] the first method that has changed, with a reason; nil: none has
           def unknown
             @read.each do |name, as_read|
               return "#{name} has changed" unless same?(name, as_read)
@@ -42,7 +42,7 @@ module Hyperion
             end
 
             # @param name [String] see {#initialize}
-            # @return [String] the digest of the method's source, comments and indentation left out
+            # @return [String] the digest of the method's source without comments and indentation
             def digest(name)
               location = method_of(name).source_location or return "" # it is written in C
 
@@ -51,7 +51,7 @@ module Hyperion
 
             private
 
-            # A module that is prepended, to trace calls for instance, calls the method below it.
+            # A prepended module, for example one that traces calls, does not count: it calls the method below it.
             def method_of(name)
               owner, kind, method = name.partition(/[#.]/)
               owner = Object.const_get(owner)

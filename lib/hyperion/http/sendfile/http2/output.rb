@@ -1,19 +1,19 @@
 # frozen_string_literal: true
 
-# What a stream sends its response's body by.
+# Outputs: objects that send the body of a stream's response.
 require_relative "sender"
 
 module Hyperion
   module Http
     module Sendfile
-      # Outputs, and who gives them turns.
+      # Outputs and their sender.
       module HTTP2
-        # Async-http's, except that a frame is never cut, where stopping the task would lose what is buffered, and that
+        # async-http's output, with two differences: stopping its task never cuts a frame or loses buffered bytes, and
         # no task is left behind.
         class OrdinaryOutput < Async::HTTP::Protocol::HTTP2::Output
           def start(...)
             super
-            stop(nil) if @stream&.closed? # which was before there was a task to be stopped
+            stop(nil) if @stream&.closed? # the stream was closed before there was a task to stop
           end
 
           private
@@ -23,14 +23,14 @@ module Hyperion
           end
         end
 
-        # Sends regions of a file as DATA frames, when the {Sender} gives it a turn. For flow control the frames of a
-        # turn are one: it answers length and end_stream?.
+        # Sends regions of a file as DATA frames when the {Sender} gives it a turn. For flow control, the frames of a
+        # turn count as one frame: this object answers length and end_stream?.
         class Output
-          # Bytes, no less than a turn sends.
+          # Bytes to read ahead, at least as many as a turn sends.
           AHEAD = 256 * 1024
           private_constant :AHEAD
 
-          # @return [Enumerator, nil] fields to send behind the body
+          # @return [Enumerator, nil] fields to send after the body
           attr_reader :trailer
 
           # @return [Integer] bytes of window that this turn may use
@@ -40,8 +40,8 @@ module Hyperion
           attr_reader :timeout
 
           # @param stream [Stream]
-          # @param body [::Protocol::HTTP::Body::Readable] to be closed in the end
-          # @param regions [FileBody] what it stands for
+          # @param body [::Protocol::HTTP::Body::Readable] is closed at the end
+          # @param regions [FileBody] the regions of that body
           # @param trailer [Enumerator, nil]
           def initialize(stream, body, regions, trailer)
             @stream = stream
@@ -55,33 +55,33 @@ module Hyperion
             @timeout = regions.timeout
           end
 
-          # Called by the stream, as the following two.
+          # The stream calls this and the following three methods.
           def start
             @connection.sender.add(self)
           end
 
-          # A window may have grown.
+          # Called when a window may have grown.
           def window_updated(_size)
             @connection.sender.wake
             true
           end
 
-          # The stream has been closed.
+          # Called when the stream has been closed.
           def stop(_error)
             @connection.sender.drop(self)
           end
 
-          # The same, without an error.
+          # Like {stop}, but without an error.
           def close_stream
             @connection.sender.drop(self)
           end
 
-          # @return [Boolean] whether the windows have room, and what is to fill it need not be read from a disk
+          # @return [Boolean] whether the windows have room, and the next bytes need not be read from a disk
           def room?
             room.positive? && at_hand?
           end
 
-          # @return [Boolean] whether it has been sent, or won't be
+          # @return [Boolean] whether the body has been sent, or cannot be sent any more
           def over?
             @left.zero? || @stream.closed?
           end
@@ -91,9 +91,9 @@ module Hyperion
             @last
           end
 
-          # Sends up to that many bytes, if there is still room when others have written what they had.
+          # Sends up to limit bytes, if the windows still have room after other tasks have written.
           #
-          # @param task [Async::Task] the current one; not stopped before a frame is whole
+          # @param task [Async::Task] the current task; it is not stopped before a frame is complete
           # @param limit [Integer]
           def take_turn(task, limit)
             @connection.synchronize do
@@ -113,7 +113,7 @@ module Hyperion
           # Writes the frames of a turn.
           #
           # @param io [BasicSocket, OpenSSL::SSL::SSLSocket]
-          # @param head [String, nil] goes out before them
+          # @param head [String, nil] is sent before the frames
           def copy_to(io, head: nil)
             Sendfile.copy_data_frames(io, @source, @offset + @sent, @length,
                                       stream_id: @stream.id, max_frame_size: @connection.maximum_frame_size,
@@ -121,7 +121,7 @@ module Hyperion
           end
 
           # @param time [Float]
-          # @return [Boolean] whether there has been no room for too long
+          # @return [Boolean] whether the windows have had no room for the timeout
           def starved?(time)
             return @since = false if room.positive?
 
@@ -134,20 +134,20 @@ module Hyperion
             TimeoutError.new(@total - @left, @total, @timeout, torn: false)
           end
 
-          # Tells the client that there won't be any more.
+          # Resets the stream, which tells the client that no more bytes follow.
           def reset
             @stream.give_up unless @stream.closed?
           end
 
-          # @param error [Exception, nil] why it was not sent
+          # @param error [Exception, nil] why the body was not sent
           def close(error = nil)
             @body.close(error)
           end
 
           private
 
-          # A turn has the connection to itself. Therefore none begins that would have to wait for a disk: what comes
-          # next is read in before, beside the sender.
+          # During a turn nothing else is sent on the connection. Therefore no turn begins that would wait for a disk:
+          # the next bytes are first read into the page cache by another task.
           def at_hand?
             return false if @reading
             return true if over?
@@ -160,8 +160,8 @@ module Hyperion
             return true if from + length <= @at_hand || Native.resident?(@file, from, length)
 
             read_in(from, length)
-            !@reading # it may be over already, and then nobody wakes the sender
-          rescue IOError # it is closed, as the turn will see
+            !@reading # the read may already be over, and then nothing wakes the sender
+          rescue IOError # the file is closed; the turn will raise
             true
           end
 
@@ -171,11 +171,11 @@ module Hyperion
               ReadAhead.warm(@file, from, length)
             ensure
               @reading = false
-              @at_hand = from + length # or it can't be known; then the turn sees to it
+              @at_hand = from + length # or that cannot be known; then the turn reads it
             end
           end
 
-          # Where it goes on: in a String, or in the file.
+          # Finds the next bytes: in a String, or in the file.
           def find_region
             while @size.nil? || @sent == @size
               segment = @segments[@index]
@@ -185,7 +185,8 @@ module Hyperion
             end
           end
 
-          # Room is taken before others can think that it is theirs, and given back where a file has ended before.
+          # Takes room from the windows first, so that no other output counts on it. If the file ends early, the
+          # connection gets the unused room back.
           def write
             @last = @length == @left && !@trailer&.any?
             @stream.consume_remote_window(self)

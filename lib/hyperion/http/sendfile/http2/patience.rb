@@ -1,23 +1,23 @@
 # frozen_string_literal: true
 
-# How many streams of a connection may be reset.
+# Limits how many streams of a connection may be reset.
 module Hyperion
   module Http
     module Sendfile
       module HTTP2
-        # A request costs a client that resets it at once nothing, and the limit of streams does not count it any more
-        # (CVE-2023-44487). The same holds for one that it has the server reset (CVE-2025-8671).
+        # A request that is reset at once costs a client nothing, and no longer counts towards the limit of streams
+        # (CVE-2023-44487). The same holds if the client makes the server reset it (CVE-2025-8671).
         class Patience
-          # The client has used it up.
+          # Raised if the client exceeds the limit.
           class Exhausted < ::Protocol::HTTP2::ProtocolError
             def initialize
               super("Too many streams were reset.", ::Protocol::HTTP2::Error::ENHANCE_YOUR_CALM)
             end
           end
 
-          # Resets at once: those of all streams that async-http allows a connection, twice over.
+          # Resets at once: twice the number of streams that async-http allows per connection.
           MOST = 256
-          # Resets a second, for as long as it lasts.
+          # Resets per second, without limit in time.
           RATE = 32
           private_constant :MOST, :RATE
 
@@ -26,7 +26,7 @@ module Hyperion
             @since = now
           end
 
-          # A stream was reset.
+          # Counts a reset stream.
           def lose
             time = now
             @left = [@left + ((time - @since) * RATE), MOST].min - 1

@@ -5,16 +5,16 @@ module Hyperion
   module Http
     module Sendfile
       module HTTP2
-        # One task for all outputs of a connection, since what they wait for is the same socket and, often, the same
-        # window. Whoever else writes to the connection does so between turns.
+        # One task for all outputs of a connection, because they wait for the same socket and often for the same window.
+        # Other tasks write to the connection between turns.
         class Sender
-          # Frames of a turn where others have something to send, too, and where nobody has: of the smallest size that
-          # a client may set a limit to, which all do.
+          # Frames per turn if other streams are waiting (TURN) or none is (ALONE). FRAME is the minimum of
+          # SETTINGS_MAX_FRAME_SIZE, which every client accepts.
           TURN = 4
           ALONE = 15
           FRAME = 16_384
           HEADER = 9
-          # How often within its timeout it is looked whether an output has room.
+          # How often within its timeout an output is checked for room.
           LOOKS = 4
           private_constant :TURN, :ALONE, :FRAME, :HEADER, :LOOKS
 
@@ -26,13 +26,13 @@ module Hyperion
             @outputs = []
             @unbroken = 0
             @look = Float::INFINITY
-            # Where it is encrypted, frames with their headers fill whole records, which are as large.
+            # If the connection is encrypted, a frame with its header fills one record.
             frame = connection.encrypted? ? FRAME - HEADER : FRAME
             @turn = TURN * frame
             @alone = ALONE * frame
           end
 
-          # Sends what the output has, from now on.
+          # Adds an output to those that get turns.
           #
           # @param output [Output]
           def add(output)
@@ -41,14 +41,14 @@ module Hyperion
             @task ? wake : @parent.async(transient: true) { |task| run(task) }
           end
 
-          # Sends no more of the output; a turn that it is having comes to its end.
+          # Removes an output. If it is having a turn, the turn is completed.
           #
           # @param output [Output]
           def drop(output)
             over(output) if @outputs.delete(output)
           end
 
-          # Called where a window may have grown.
+          # Called when a window may have grown.
           def wake
             return unless @waiting
 
@@ -57,7 +57,7 @@ module Hyperion
             Fiber.scheduler.unblock(self, fiber)
           end
 
-          # Runs the block in a task of its own, and looks at the outputs again after it.
+          # Runs the block in a task of its own, and then checks the outputs again.
           def beside
             @parent.async(transient: true) do
               yield
@@ -66,7 +66,7 @@ module Hyperion
             end
           end
 
-          # Ends it, in a turn too: the IO is about to be closed, and would never wake the task.
+          # Ends the task, even during a turn: the IO is about to be closed, and would never wake the task.
           def close
             @connection.end_task(@task) if @task
           end
@@ -106,7 +106,7 @@ module Hyperion
             raise
           end
 
-          # Those that wait to write need not be let; the reader does.
+          # Tasks waiting for the write lock run when it is released; the reader task needs an explicit yield.
           def let_others_run(bytes)
             @unbroken += bytes
             return if @unbroken < @alone
@@ -136,7 +136,7 @@ module Hyperion
             end
           end
 
-          # Tells the client that there won't be any more, unless it has no ear for that either.
+          # Resets the stream. If the client accepts not even that, the connection is closed.
           def give_up(task, output, error)
             over(output, error)
             return if Errno::EPIPE === error || Errno::ECONNRESET === error # the client is gone
@@ -147,7 +147,7 @@ module Hyperion
             @connection.shut_down
           end
 
-          # An error in there is the app's.
+          # An error here comes from the body of the app.
           def over(output, error = nil)
             output.close(error)
           rescue StandardError => e

@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# A connection: who may write to it, and what happens to a write that is to be stopped.
+# A connection: orders the writes of its streams, and protects a write from being stopped midway.
 require_relative "patience"
 require_relative "stream"
 
@@ -8,7 +8,7 @@ module Hyperion
   module Http
     module Sendfile
       module HTTP2
-        # Async-http's, with streams that send regions of files.
+        # async-http's connection, with streams that send regions of files.
         class Server < Async::HTTP::Protocol::HTTP2::Server
           # Bytes of a request's header block, as it comes.
           LARGEST_HEAD = 64 * 1024
@@ -17,10 +17,10 @@ module Hyperion
           # @return [Numeric, nil] see {HTTP2.server}
           attr_reader :timeout
 
-          # @return [Sender] of file bodies
+          # @return [Sender] the sender of file bodies
           attr_reader :sender
 
-          # @return [Hash{Stream=>true}] those that send any other body
+          # @return [Hash{Stream=>true}] the streams that send any other body
           attr_reader :ordinary
 
           # @param stream [::IO::Stream::Buffered]
@@ -39,27 +39,27 @@ module Hyperion
             block ? super { Stream.create(self, id) } : super
           end
 
-          # @return [Boolean] whether frames may be written to what is below the stream
+          # @return [Boolean] whether frames may be written directly to the IO below the stream
           def direct?
             BasicSocket === @stream.io || encrypted?
           end
 
-          # @return [Boolean] whether by OpenSSL
+          # @return [Boolean] whether OpenSSL encrypts the connection
           def encrypted?
             Sendfile.tls?(@stream.io)
           end
 
-          # Where a {FileBody} goes, for {ServerSocket}; it never writes there itself.
+          # The IO that a {FileBody} is sent to, for {ServerSocket}. The body never writes there itself.
           #
           # @return [BasicSocket, OpenSSL::SSL::SSLSocket, nil]
           def response_socket
             @stream.io if direct?
           end
 
-          # Writes frames between those of others, whole: after a frame that was cut nothing else may come. Where those
-          # ahead of them did not go out, the client would miss a step of header compression.
+          # Writes whole frames between those of other tasks. After a cut frame, nothing else may be written. The same
+          # holds if buffered frames before them were lost, because the client would miss a step of header compression.
           #
-          # @param frames [#copy_to] writes them
+          # @param frames [#copy_to] writes the frames
           def write_directly(frames)
             if AsyncHTTP::Stream === @stream
               @stream.flush_with(frames)
@@ -75,13 +75,13 @@ module Hyperion
             shut_down unless whole
           end
 
-          # @return [Boolean] whether somebody waits to write
+          # @return [Boolean] whether another task waits to write
           def awaited?
             !@write_frame_guard.waiting.empty?
           end
 
-          # Runs the block to its end though the task be stopped meanwhile, as it is when a client resets the stream.
-          # Only {#close} doesn't wait: the IO that it closes would never wake the task.
+          # Runs the block to its end, even if the task is stopped meanwhile, as happens when a client resets the
+          # stream. Only {#close} does not wait, because the IO that it closes would never wake the task.
           #
           # @param task [Async::Task] the current one
           def shield(task)
@@ -99,14 +99,15 @@ module Hyperion
             super
           end
 
-          # Stops the task though it defer that.
+          # Stops the task, even if the task defers stops.
           #
           # @param task [Async::Task]
           def end_task(task)
-            task.stop if task.stop == false # it says so where it defers that; the second time it doesn't
+            task.stop if task.stop == false # a task that defers stops returns false; it does not defer the second one
           end
 
-          # The reader calls this before each frame. Room can grow by two kinds of frames only, which see to it below.
+          # The reader calls this before each frame. It does nothing, because only two kinds of frames enlarge a window,
+          # and their methods below use the new room.
           def consume_window(*); end
 
           def receive_window_update(frame)
@@ -127,7 +128,7 @@ module Hyperion
             false
           end
 
-          # Ends the connection of a client that resets too many streams, or has them reset.
+          # Ends the connection of a client that resets too many streams, or makes the server reset them.
           def read_frame
             super do |frame|
               @patience.check
@@ -151,16 +152,16 @@ module Hyperion
             super
           end
 
-          # Called for every stream that ends by RST_STREAM, whoever sends that.
+          # Called for every stream that ends by RST_STREAM, whichever side sends it.
           def stream_was_reset
             @patience.lose
           end
 
-          # Ends the connection both ways. The reader is told so, and closes it.
+          # Shuts the connection down in both directions. The reader notices that, and closes it.
           def shut_down
             @stream.io.to_io.shutdown
           rescue SystemCallError, IOError
-            nil # it has ended
+            nil # it has already ended
           end
 
           private
@@ -172,12 +173,12 @@ module Hyperion
             @ordinary.each_key { |stream| stream.window_updated(available_size) if stream.active? }
           end
 
-          # What is written is whole frames, that nothing may hold back.
+          # Turns Nagle's algorithm off, because each write consists of whole frames, which must not be held back.
           def push_every_write
             socket = @stream.io.to_io
             socket.setsockopt(:TCP, :NODELAY, true) if BasicSocket === socket && socket.local_address.ip?
           rescue SystemCallError
-            nil # it has ended, which the reader finds out
+            nil # the connection has ended, as the reader will notice
           end
         end
         private_constant :Server

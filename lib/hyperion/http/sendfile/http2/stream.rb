@@ -1,28 +1,28 @@
 # frozen_string_literal: true
 
-# A request and its response: which output the body gets.
+# A request and its response: chooses the output for the body.
 require_relative "output"
 
 module Hyperion
   module Http
     module Sendfile
-      # Requests, and what is answered.
+      # Requests and their responses.
       module HTTP2
-        # Async-http's, except that a response that nobody waits for any more is closed, and not an error.
+        # async-http's request, except that a response that no client waits for any more is closed without an error.
         class Request < Async::HTTP::Protocol::HTTP2::Request
           # @param response [::Protocol::HTTP::Response, nil]
           def send_response(response)
             return response&.close if @stream.closed?
 
             @stream.trailed = response.headers.fields.assoc("trailer") if response
-            response.close if response&.not_modified? # its content-length would be the file's, not 0 (RFC 9110, 8.6)
+            response.close if response&.not_modified? # content-length would be the file's, not 0 (RFC 9110, 8.6)
             super
           rescue EOFError, Errno::EPIPE, Errno::ECONNRESET => e # the client is gone
             response&.close(e)
           end
         end
 
-        # Async-http's, with outputs of our own.
+        # async-http's stream, with outputs of our own.
         class Stream < Async::HTTP::Protocol::HTTP2::Request::Stream
           def initialize(*)
             super
@@ -34,19 +34,19 @@ module Hyperion
             super
           end
 
-          # A client can have a stream reset, too: by a frame that is wrong for it.
+          # A client can also make the server reset a stream, by an invalid frame.
           def send_reset_stream(code = ::Protocol::HTTP2::Error::NO_ERROR)
             @connection.stream_was_reset unless code == ::Protocol::HTTP2::Error::NO_ERROR
             super
           end
 
-          # Whether the response says that fields will follow its body.
+          # Whether the response announces trailers.
           attr_writer :trailed
 
           # @param body [::Protocol::HTTP::Body::Readable]
           # @param trailer [Enumerator, nil]
           def send_body(body, trailer = nil)
-            return body.close if closed? # while the head was sent: nobody would tell the output
+            return body.close if closed? # closed while the head was sent: the output would never be told
 
             regions = regions_of(body)
             @connection.ordinary[self] = true unless regions
@@ -59,7 +59,7 @@ module Hyperion
             super
           end
 
-          # Called by the output when it has sent the last frame.
+          # The output calls this after its last frame.
           def end_stream
             return if closed?
 
@@ -67,13 +67,13 @@ module Hyperion
             @state == :open ? @state = :half_closed_local : close!
           end
 
-          # Called by the output after that, when frames can be written again: resets the stream of a request whose body
-          # the app did not read to its end.
+          # The output calls this after {end_stream}, when frames can be written again. It resets the stream if the app
+          # did not read the request body to its end.
           def settle
             close_if_finished
           end
 
-          # Called by the output when it can't go on.
+          # The output calls this if it cannot go on.
           def give_up
             @output = nil
             send_reset_stream(::Protocol::HTTP2::Error::INTERNAL_ERROR)
@@ -85,11 +85,11 @@ module Hyperion
 
           private
 
-          # @return [FileBody, nil] nil: something else, or empty
+          # @return [FileBody, nil] nil: another body, or an empty one
           def regions_of(body)
             return unless @connection.direct?
 
-            bare = @trailed ? body : AsyncHTTP.unwrapped(body) # a wrapper may add them when it is closed
+            bare = @trailed ? body : AsyncHTTP.unwrapped(body) # a wrapper may add trailers when it is closed
             regions = file(bare) || AsyncHTTP.regions_of(bare) || strings(bare)
             return unless regions&.bytesize&.positive?
 

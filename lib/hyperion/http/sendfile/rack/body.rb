@@ -1,49 +1,49 @@
 # frozen_string_literal: true
 
-# A Rack body that is regions of one open file, with Strings before, between and behind them.
+# A Rack body that consists of regions of one open file, with Strings before, between and after them.
 require "io/nonblock"
 require "stringio"
 
 module Hyperion
   module Http
     module Sendfile
-      # Sends its regions straight to the server's socket where that is known, else it hands them to the
-      # server in pieces. Either way it sends {#bytesize} bytes, or raises, at which servers close the
-      # connection: they have announced that many.
+      # Sends its regions directly to the server's socket if that is known; otherwise yields them to the server in
+      # pieces. Either way, it sends {#bytesize} bytes, which servers have announced, or raises, and servers then close
+      # the connection.
       #
-      # It has no `to_path`: a server would open the path anew, and might get another file than the one
-      # the headers speak of.
+      # It has no `to_path`, because a server would open the path again, and could get another file than the one that
+      # the headers describe.
       class FileBody
-        # Bytes that the server gets at a time.
+        # The most bytes that the server gets at a time.
         CHUNK = 64 * 1024
-        # A region up to this many bytes, among others, is read and goes out with what is around it: a call of its own
-        # costs more than its bytes.
+        # If there are several regions, one of up to this many bytes is read and sent together with its neighbours: a
+        # separate call would cost more than copying the bytes.
         GATHERED = 4 * 1024
         private_constant :GATHERED
 
-        # @return [File, nil] open until {#close}; nil: there are Strings only
+        # @return [File, nil] open until {#close}; nil: the body has only Strings
         attr_reader :file
 
-        # @return [Array<String, Array(Integer, Integer)>] in the order in which they are sent: Strings as they
-        #   are, and [offset, length] for bytes of the file
+        # @return [Array<String, Array(Integer, Integer)>] in the order in which they are sent: a String is sent as it
+        #   is, and [offset, length] stands for bytes of the file
         attr_reader :segments
 
-        # @return [Integer] bytes in all: what content-length says
+        # @return [Integer] the total of bytes, which is the content-length
         attr_reader :bytesize
 
-        # @return [Numeric, nil] seconds without a byte before TimeoutError; nil is for ever
+        # @return [Numeric, nil] seconds without a byte before TimeoutError; nil: for ever
         attr_reader :timeout
 
-        # @param file [IO, nil] open for reading; the body owns it from now on. nil: there are Strings only
+        # @param file [IO, nil] open for reading; the body takes ownership. nil: the body has only Strings
         # @param segments [Array<String, Array(Integer, Integer)>] see {#segments}
-        # @param destination [IO, nil] the server's socket, as {ServerSocket.for} finds it; nil: everything goes
-        #   through the server
-        # @param timeout [Numeric, nil] seconds without a byte on that socket before TimeoutError; nil is for ever
+        # @param destination [IO, nil] the server's socket, as {ServerSocket.for} finds it; nil: the server sends
+        #   everything
+        # @param timeout [Numeric, nil] seconds without a byte on that socket before TimeoutError; nil: for ever
         # @raise [ArgumentError] an argument is not one of these
         def initialize(file, segments, timeout:, destination: nil)
           raise ArgumentError, "file must be an open IO or nil, not #{file.inspect}" unless file.nil? || IO === file
           raise ArgumentError, "segments must be an Array, not #{segments.inspect}" unless Array === segments
-          unless destination.nil? || IO === destination || Sendfile.tls?(destination) # by {HTTP2} only
+          unless destination.nil? || IO === destination || Sendfile.tls?(destination) # only {HTTP2} does that
             raise ArgumentError, "destination must be an IO or nil, not #{destination.inspect}"
           end
 
@@ -54,11 +54,12 @@ module Hyperion
           @bytesize = segments.sum { |segment| bytesize_of(segment) }
         end
 
-        # Sends everything, or yields it, and closes the file: not every framework that wraps a body passes {#close} on.
+        # Sends or yields everything, and closes the file, because some frameworks that wrap a body do not pass {#close}
+        # on.
         #
-        # @yieldparam chunk [String] up to {CHUNK} bytes of the file, or a String of the segments; nothing is
-        #   yielded where there is a destination and the server itself iterates
-        # @raise [TruncatedError] the file is shorter than a region says, or can't be read
+        # @yieldparam chunk [String] up to {CHUNK} bytes of the file, or a String of the segments; nothing is yielded if
+        #   there is a destination and the server itself iterates the body
+        # @raise [TruncatedError] the file ends before a region does, or cannot be read
         # @raise [TimeoutError, SystemCallError, IOError] as {Sendfile.copy_to_socket}
         def each(&block)
           return to_enum(:each) unless block
@@ -72,22 +73,22 @@ module Hyperion
           close_file if block
         end
 
-        # Sends everything to a socket. The socket is closed if that fails, because a server may answer an exception
+        # Sends everything to a socket. If that fails, the socket is closed, because a server may answer an exception
         # with a second head.
         #
         # @param socket [IO]
-        # @param head [String, nil] goes out before everything else
+        # @param head [String, nil] is sent before everything else
         # @raise [TruncatedError, TimeoutError, SystemCallError, IOError] as {Sendfile.copy_to_socket}
         def copy_to(socket, head: nil)
           done = false
-          socket.nonblock = true # as unicorn's is not: sendfile(2) can wait for a slow reader only outside the kernel
+          socket.nonblock = true # unicorn's is blocking, and sendfile(2) must not wait for a slow reader
           send_segments(socket, head)
           done = true
         ensure
           socket.close unless done
         end
 
-        # Closes the file. Servers call it after every response, however that ended.
+        # Closes the file. Servers call this after every response, however it ended.
         def close
           close_file
         end
@@ -110,7 +111,7 @@ module Hyperion
           length
         end
 
-        # Strings join the region behind them. The last call is the one that counts as a response.
+        # A String is sent together with the region after it. Only the last call counts as a response.
         def send_segments(socket, head)
           head &&= head.b
           gathered = 0
@@ -165,7 +166,7 @@ module Hyperion
           ReadAhead.pread(@file, [length - sent, CHUNK].min, offset + sent)
         rescue Errno::EINTR
           retry
-        rescue EOFError, SystemCallError # an end of file, whatever came: servers close the connection at that
+        rescue EOFError, SystemCallError # always raised as an end of file, because servers then close the connection
           raise TruncatedError.new(sent, length)
         end
       end

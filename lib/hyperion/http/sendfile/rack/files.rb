@@ -1,34 +1,33 @@
 # frozen_string_literal: true
 
-# A Rack app that serves the files below a directory, as RFC 9110 has it. Reads as a request goes: method,
+# A Rack app that serves the files below a directory according to RFC 9110. The order is that of a request: method,
 # path, file, preconditions, ranges, body.
 module Hyperion
   module Http
     module Sendfile
-      # Constructed as Rack::Files, to stand in its place. A file is opened once, and its size, its validators
-      # and its bytes all come from that descriptor: a file that is replaced by rename(2) meanwhile is served
-      # as the old one or as the new one. Who writes into a file in place gets no such promise.
+      # Replaces Rack::Files, and is constructed like it. A file is opened once, and its size, its validators and its
+      # bytes all come from that descriptor: if a file is replaced by rename(2) meanwhile, clients get the old one or
+      # the new one, never a mixture. A file that is written to in place has no such guarantee.
       #
       #   run Hyperion::Http::Sendfile::Files.new("public", { "cache-control" => "public" }, precompressed: true)
       #
       # GET, HEAD and OPTIONS; 404 unless the path is a regular file, 403 if it is not readable. A malformed Range is
-      # ignored; several ranges come as multipart/byteranges.
+      # ignored; several ranges are sent as multipart/byteranges.
       #
-      # A file whose modification time is that of a tool and not of a version (before 1990, or SOURCE_DATE_EPOCH) has no
-      # `last-modified`, and a tag that holds on this machine only: see {Identity}.
+      # If the modification time was set by a tool (before 1990, or SOURCE_DATE_EPOCH), a file has no `last-modified`,
+      # and its tag is valid on this machine only: see {Identity}.
       class Files
-        # Those that have preconditions and ranges.
+        # The methods with preconditions and ranges.
         READING = %w[GET HEAD].freeze
-        # Suffix of a file's name by content coding, in the order of preference.
+        # The suffixes of compressed files by content coding, in the order of preference.
         CODINGS = { "br" => ".br", "gzip" => ".gz" }.freeze
-        # A body up to this many bytes goes to the server as one String, which it can write together with the
-        # head.
+        # The server gets a body of up to this many bytes as one String, which it can write together with the head.
         IN_MEMORY = 32 * 1024
-        # Bytes of a list in a request header; a longer one is as a malformed one.
+        # Bytes of a list in a request header; a longer list counts as malformed.
         FIELD_MAX = 8 * 1024
         # Files whose headers are remembered.
         REMEMBERED = 1024
-        # What an application can't say of every file alike.
+        # Headers that differ between files, and therefore cannot be given for all of them.
         COMPUTED = %w[accept-ranges content-encoding content-length content-range etag last-modified
                       transfer-encoding].freeze
         private_constant :READING, :CODINGS, :IN_MEMORY, :FIELD_MAX, :REMEMBERED, :COMPUTED
@@ -38,27 +37,28 @@ module Hyperion
           @root&.path
         end
 
-        # @param root [String, Pathname, nil] a directory; nil: only {#serving} will be called
-        # @param headers [Hash{String => String, Array<String>}, nil] sent with every file; the names are put in lower
+        # @param root [String, Pathname, nil] a directory; nil: for {#serving} only
+        # @param headers [Hash{String => String, Array<String>}, nil] sent with every file; names are converted to lower
         #   case. Can be given without braces, as to Rack::Files
-        # @param default_type [String, nil] content type for names of unknown extension; nil: none is sent
-        # @param symlinks [Symbol] :inside: symbolic links are followed as long as they end below the root;
-        #   :follow: wherever they lead, as Rack::Files does; :refuse: no link below the root is followed. (The
-        #   root itself may be one.) What is not followed is not found.
-        # @param etag [Array<Symbol>, false] the facts that the entity tag is made of: :size, :mtime (in ns) and :inode.
-        #   The inode differs between machines, and after a remount of many a FUSE. false: no entity tag
-        # @param last_modified [Boolean] false: no date is sent, and none validates. For files that all get the same
-        #   time at every deployment
-        # @param precompressed [Array<String>, Boolean] of "br" and "gzip", which to look for beside a file, as
-        #   NAME.br and NAME.gz; true: both. They are taken to be of the file as it is now.
-        # @param max_ranges [Integer] a Range with more than these is ignored; 0: every Range is. The default is what
-        #   the greediest clients ask for: zsync 20, zchunk 255, and dnf's librepo 256
-        # @param max_overlaps [Integer] a Range with more ranges that overlap one before is ignored; up to so many
-        #   are sent as one range
-        # @param timeout [Numeric, nil] seconds without a byte until a client is given up, where the body goes
-        #   straight to the socket; nil is for ever
+        # @param default_type [String, nil] content type for names with an unknown extension; nil: none is sent
+        # @param symlinks [Symbol] :inside: symbolic links are followed if they end below the root; :follow: all links
+        #   are followed, as by Rack::Files; :refuse: no link below the root is followed. (The root itself may be a
+        #   link.) A file behind a link that is not followed counts as missing.
+        # @param etag [Array<Symbol>, false] the fields that the entity tag is built from: :size, :mtime (in ns) and
+        #   :inode. The inode differs between machines, and on some FUSE file systems after each mount. false: no entity
+        #   tag
+        # @param last_modified [Boolean] false: no date is sent, and dates in requests are not compared; for files that
+        #   get the same time at every deployment
+        # @param precompressed [Array<String>, Boolean] "br" and "gzip": the codings for which to look for NAME.br and
+        #   NAME.gz beside a file; true: both. They are assumed to be up to date.
+        # @param max_ranges [Integer] a Range with more ranges is ignored; 0: every Range is. The default is the most
+        #   that known clients request: zsync 20, zchunk 255, and dnf's librepo 256
+        # @param max_overlaps [Integer] a Range with more ranges that overlap an earlier one is ignored; otherwise
+        #   overlapping ranges are merged
+        # @param timeout [Numeric, nil] close the connection if the client accepts no byte for this many seconds; nil:
+        #   never. Applies only if the body is written directly to the socket
         # @param more [Hash{String => String, Array<String>}] headers that were given without braces
-        # @raise [ArgumentError] an option has no such value, or headers names one that is a file's own
+        # @raise [ArgumentError] an option has a wrong value, or headers contains one that Files sets itself
         def initialize(root, headers = {}, default_type = "text/plain", symlinks: :inside, etag: %i[size mtime],
                        last_modified: true, precompressed: false, max_ranges: 256, max_overlaps: 2, timeout: 30, **more)
           @codings = codings(precompressed)
@@ -75,8 +75,8 @@ module Hyperion
           @known = [nil, *@codings.keys].to_h { |coding| [coding, {}] }
         end
 
-        # Leaves behind what changes: the headers that it remembers, and the types that the application may still add to
-        # Rack's. So `Ractor.make_shareable` makes one app for all Ractors.
+        # Drops the parts that change: remembered headers, and the content types that the application may still add to
+        # Rack's. Therefore `Ractor.make_shareable` makes one app for all Ractors.
         #
         # @return [self]
         def freeze
@@ -94,7 +94,7 @@ module Hyperion
           return @refusals.not_allowed(method) unless METHODS.include?(method)
           return @refusals.options if method == "OPTIONS" && server_itself?(env)
 
-          # Of "http://host" Falcon makes no path.
+          # For "http://host", Falcon sets no path.
           path = RequestPath.resolve(env["PATH_INFO"] || "")
           return path.nil? ? @refusals.not_found(method) : @refusals.answer(400, method) unless path
 
@@ -105,8 +105,8 @@ module Hyperion
           @refusals.leased(method)
         end
 
-        # Serves one file, wherever it is: the path is the application's, and is not looked at. Other methods than GET
-        # and HEAD are answered with the whole file: they have neither ranges nor a 304.
+        # Serves one file at any place: the application chooses the path, which is not checked. Methods other than GET
+        # and HEAD get the whole file, without ranges or a 304.
         #
         # @param request [Hash, #env] Rack's environment, or a Rack::Request
         # @param path [String, Pathname] of the file
@@ -124,7 +124,7 @@ module Hyperion
 
         private
 
-        # Of "*" unicorn makes an empty path.
+        # For "*", unicorn sets an empty path.
         def server_itself?(env)
           env["PATH_INFO"] == "*" || env["REQUEST_URI"] == "*"
         end
@@ -157,7 +157,7 @@ module Hyperion
           fields.freeze
         end
 
-        # By which of its forms the file is served (RFC 9110, 12.5.3).
+        # Chooses the coding in which the file is served (RFC 9110, 12.5.3).
         def negotiate(env, method, path)
           return identity(env, method, path) || @refusals.not_found(method) if @codings.empty? || method == "OPTIONS"
 
@@ -187,10 +187,10 @@ module Hyperion
           @refusals.answer(406, method)
         end
 
-        # @param found [Array, nil] as {Root.open}; a file is closed, unless the body owns it
+        # @param found [Array, nil] the result of {Root.open}; the file is closed unless the body owns it
         # @param path [String] of that file
-        # @param name [String] what the client calls it
-        # @return [Array, nil] nil: there is nothing
+        # @param name [String] the name that the client uses
+        # @return [Array, nil] nil: there is no such file
         def serve(env, method, found, path, name, coding)
           return unless found
 
@@ -219,7 +219,7 @@ module Hyperion
           end
         end
 
-        # @param source [String, File] the whole file, or one that is open
+        # @param source [String, File] the content of the file, or the open file
         def respond(env, method, source, representation)
           return @refusals.options if method == "OPTIONS"
           return whole(env, source, representation) unless READING.include?(method)
@@ -242,7 +242,7 @@ module Hyperion
           [304, headers, NO_BODY]
         end
 
-        # @return [Array, nil] nil: the file is to be sent whole
+        # @return [Array, nil] nil: send the whole file
         def ranges(env, representation)
           field = env["HTTP_RANGE"]
           return unless field && representation.size
@@ -269,8 +269,8 @@ module Hyperion
           [206, headers, body(env, source, offset, length)]
         end
 
-        # Compressed on the way, a part would not be what its content-range says. Rack::Deflater compresses parts, too,
-        # but nothing that must not be transformed (RFC 9111, 5.2.2.6).
+        # If a part were compressed on its way, its content-range would be wrong. Rack::Deflater compresses parts as
+        # well, but not responses with no-transform (RFC 9111, 5.2.2.6).
         def keep_as_it_is(env, headers)
           return if [nil, "", AcceptEncoding::IDENTITY].include?(env["HTTP_ACCEPT_ENCODING"])
 
@@ -294,7 +294,7 @@ module Hyperion
           (read(source, offset, length) if length <= IN_MEMORY) || file_body(env, source, [[offset, length]])
         end
 
-        # @return [Array<String>, nil] nil: not to be had in one go
+        # @return [Array<String>, nil] nil: one read did not return all of it
         def read(file, offset, length)
           content = ReadAhead.pread(file, length, offset)
           [content] if content.bytesize == length

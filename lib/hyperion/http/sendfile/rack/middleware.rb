@@ -1,33 +1,33 @@
 # frozen_string_literal: true
 
-# Sends by the kernel what an app or a framework answers with a file.
+# Sends the files that an app or a framework answers with through the kernel.
 module Hyperion
   module Http
     module Sendfile
-      # Takes over the bodies that stand for a file, or for one range of it: those with a `to_path` (of Rack::Files, of
-      # Rails' `send_file`, of Active Storage's disk service), and the ranges of Rack::Files.
+      # Replaces bodies that stand for a file, or for one range of it: those with a `to_path` (of Rack::Files, of Rails'
+      # `send_file`, of Active Storage's disk service), and the ranges of Rack::Files.
       #
       #   use Hyperion::Http::Sendfile::Middleware
       #
-      # Status, headers and their order stay as they are, and closing the new body closes the app's. What has no
-      # content-length gets the file's, as from Puma. Left alone are
-      # - small files, which servers join with the head,
-      # - answers to HEAD, those without a body, with a transfer coding, or that hijack the connection,
-      # - bodies in the wrapping of Rack::Lint, or of anything that does not pass calls on,
-      # - files whose size is not what the headers say,
-      # - connections to which a body may not write: encrypted ones but by {HTTP2}, and those of a server that is not
-      #   known in this version, or a Falcon without {Falcon}.
+      # Status, headers and their order do not change, and closing the new body closes the app's. A response without a
+      # content-length gets that of the file, as from Puma. These responses are left alone:
+      # - small files, which servers send together with the head,
+      # - answers to HEAD, and answers without a body, with a transfer coding, or that hijack the connection,
+      # - bodies wrapped by Rack::Lint, or by any object that does not pass calls on,
+      # - files whose size does not match the headers,
+      # - responses on connections to which a body may not write: encrypted ones (except by {HTTP2}), those of an
+      #   unknown server or version, and those of Falcon without {Falcon}.
       #
-      # It belongs outermost, so that nothing changes the body behind it: first in config.ru, and by
-      # `config.middleware.insert_before 0` in Rails. A body that is changed all the same, by compression say, sees to
-      # it that it is read in pieces.
+      # Put it outermost, so that nothing changes the body after it: first in config.ru, or by
+      # `config.middleware.insert_before 0` in Rails. If another middleware wraps the body anyway, for example to
+      # compress it, the body yields its bytes in pieces.
       class Middleware
-        # Files up to this many bytes are left alone.
+        # Files of up to this many bytes are left alone.
         SMALL = 32 * 1024
         CONTENT_RANGE = %r{\Abytes (\d+)-(\d+)/(\d+)\z}
         private_constant :SMALL, :CONTENT_RANGE
 
-        # Closes the app's body, too.
+        # A body that also closes the app's body.
         class TakenOver < FileBody
           # @param instead_of [#close, Object] the app's body
           def initialize(file, offset, length, instead_of:, destination:, timeout:)
@@ -45,7 +45,8 @@ module Hyperion
         private_constant :TakenOver
 
         # @param app [#call]
-        # @param timeout [Numeric, nil] seconds without a byte until a client is given up; nil is for ever
+        # @param timeout [Numeric, nil] close the connection if the client accepts no byte for this many seconds; nil:
+        #   never
         # @raise [ArgumentError] an argument is not one of these
         def initialize(app, timeout: 30)
           raise ArgumentError, "app must respond to call, unlike #{app.inspect}" unless app.respond_to?(:call)
@@ -55,7 +56,7 @@ module Hyperion
         end
 
         # @param env [Hash] Rack's environment
-        # @return [Array(Integer, Hash, #each)] what the app says, perhaps with another body
+        # @return [Array(Integer, Hash, #each)] the app's response, perhaps with another body
         def call(env)
           status, headers, body = response = @app.call(env)
           return response unless for_a_file?(status.to_i, headers, body) && !env.key?("rack.hijack_io")
@@ -71,8 +72,8 @@ module Hyperion
             !headers.key?("rack.hijack") && !field(headers, "transfer-encoding") && !lint?(body)
         end
 
-        # Rack::BodyProxy passes on the question for a private method, too; a wrapper that changes what it wraps does
-        # not.
+        # respond_to? also asks for a private method: Rack::BodyProxy passes this question on, but a wrapper that
+        # changes the body does not.
         def rack_files?(body)
           body.respond_to?(:each_range_part, true) && body.respond_to?(:path) && body.respond_to?(:ranges)
         end
@@ -81,7 +82,7 @@ module Hyperion
           defined?(::Rack::Lint::Wrapper) ? ::Rack::Lint::Wrapper === body : false
         end
 
-        # Rack 2 leaves it to the app which letters of a name are capitals.
+        # On Rack 2, an app may use any capitalization for header names.
         def field(headers, name)
           headers[name] || headers.find { |key, _| key.casecmp?(name) }&.last
         end
@@ -99,17 +100,18 @@ module Hyperion
           taken = TakenOver.new(file, offset, length, instead_of: body, destination: socket, timeout: @timeout)
           [status, headers, taken]
         rescue SystemCallError
-          nil # what that means is for the server to say, when it asks the body
+          nil # the server gets the same error from the app's own body, and reports it
         ensure
           ReadAhead.close(file) if file && !taken
         end
 
-        # @return [Array(File, Integer), nil] with its size; nil: it is no regular file
+        # @return [Array(File, Integer), nil] the file and its size; nil: not a regular file
         def open_regular(path)
           file = nil
-          return unless File.file?(path) # the other end of a FIFO can tell that it is opened
+          return unless File.file?(path) # opening a FIFO would be noticed at its other end
 
-          # Non-blocking in case that it has become one. Interrupted, File.new never closes what it has opened.
+          # Non-blocking, in case it has become a FIFO. Interrupts are deferred, because an interrupted File.new never
+          # closes the descriptor that it has opened.
           Thread.handle_interrupt(Transfer::NEVER) { file = File.new(path, File::RDONLY | File::NONBLOCK) }
           stat = ReadAhead.stat(file)
           found = [file, stat.size] if stat.file?
@@ -117,10 +119,10 @@ module Hyperion
           ReadAhead.close(file) if file && !found
         end
 
-        # Small ranges, too: the body of Rack::Files has its file open until it is read to its end, and a server that
-        # asks for one piece after another, as Falcon does, need not come there.
+        # Small ranges are replaced as well: the body of Rack::Files keeps its file open until it is read to its end,
+        # and a server that reads piece by piece, as Falcon does, may never reach the end.
         #
-        # @return [Array(Integer, Integer), nil] nil: not what the headers say, or too little
+        # @return [Array(Integer, Integer), nil] nil: the region does not match the headers, or is too small
         def region(size, headers, body)
           offset = 0
           length = size

@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# Checks options where they are given, so that a wrong one is told at once and by its name.
+# Checks options in the constructors, so that a wrong one is reported at once and by its name.
 module Hyperion
   module Http
     module Sendfile
@@ -47,7 +47,7 @@ module Hyperion
         end
 
         # @param headers [Hash, nil]
-        # @return [Hash{String => String, Array<String>}] with names in lower case, for good
+        # @return [Hash{String => String, Array<String>}] frozen copies, with names in lower case
         def headers(headers)
           return {} if headers.nil?
           raise ArgumentError, "headers must be a Hash, not #{headers.inspect}" unless Hash === headers

@@ -1,36 +1,36 @@
 # frozen_string_literal: true
 
-# Finds the plain socket on which a server sends the response, and says when a body may write to it.
+# Finds the plain socket on which a server sends the response, and tells when a body may write to it.
 module Hyperion
   module Http
     module Sendfile
-      # Puma, unicorn and pitchfork write the head to their socket, then iterate the body. A body may write there
-      # itself in that moment and in no other: earlier there is no head on the wire, and where another body
-      # iterates it, a compressing one say, its bytes are not the response's. {for} finds the socket, {open?}
-      # recognises the moment by the block that the server iterates with: its receiver is the server, and the
-      # variables around it say where it writes and what it has announced.
+      # Puma, unicorn and pitchfork write the head to their socket, and then iterate the body. Only then may the body
+      # write to the socket itself. Earlier, the head has not been sent; and if another body iterates this one, for
+      # example to compress it, these bytes are not those of the response. {for} finds the socket. {open?} recognises
+      # the moment by the block that the server passes to `each`: its receiver is the server, and its local variables
+      # say where the server writes and which length it has announced.
       #
       # @api private
       module ServerSocket
-        # A server, in the versions whose source was read.
+        # A server, and its known versions.
         class Server
           REMEDY = "Bodies go through the server. README.md names the versions to use; a newer hyperion-sendfile may " \
                    "know more."
           private_constant :REMEDY
 
-          # @return [String] under which it puts its socket into Rack's environment
+          # @return [String] the key of its socket in Rack's environment
           attr_reader :key
 
-          # @return [String] the class whose instances iterate bodies
+          # @return [String] the name of the class whose instances iterate bodies
           attr_reader :name
 
           # @param key [String] see {#key}
           # @param name [String] see {#name}
-          # @param version [String] the constant that holds its version
-          # @param versions [Array<String>] those known, as RubyGems writes them
-          # @yieldparam frame [Binding] of the block that it iterates with
+          # @param version [String] the name of the constant that holds its version
+          # @param versions [Array<String>] requirements of known versions, as RubyGems writes them
+          # @yieldparam frame [Binding] of the block that it passes to `each`
           # @yieldparam bytesize [Integer] of the body
-          # @yieldreturn [Boolean] whether it sends those bytes as they are
+          # @yieldreturn [Boolean] whether it sends these bytes unchanged
           def initialize(key, name, version, *versions, &as_they_are)
             @key = key
             @name = name
@@ -39,7 +39,7 @@ module Hyperion
             @as_they_are = as_they_are
           end
 
-          # @return [Boolean] whether the version that is loaded is one of those known
+          # @return [Boolean] whether the loaded version is known
           def known?
             return @known if defined?(@known)
 
@@ -48,9 +48,9 @@ module Hyperion
             @known = false
           end
 
-          # Warns, once, if the version is not one of those known.
+          # Warns once if the loaded version is unknown.
           #
-          # @return [Boolean] whether it is not
+          # @return [Boolean] whether it is unknown
           def off
             return false if known?
 
@@ -60,19 +60,19 @@ module Hyperion
             true
           end
 
-          # @return [Boolean] whether the block of that frame, which is this server's, writes to this socket
+          # @return [Boolean] whether the block of that frame, which belongs to this server, writes to this socket
           def open?(frame, socket, bytesize)
             socket.equal?(frame.local_variable_get(:socket)) && @as_they_are.call(frame, bytesize)
           end
         end
 
         SERVERS = [
-          # Up to 6.0.0 the head can still be in the buffer while a body is iterated.
+          # Up to 6.0.0, the head can still be in the buffer while a body is iterated.
           Server.new("puma.socket", "Puma::Server", "Puma::Const::PUMA_VERSION", ">= 6.0.1", "< 9") do |frame, bytesize|
             !frame.local_variable_get(:chunked) && frame.local_variable_get(:content_length) == bytesize &&
               frame.local_variable_get(:io_buffer).empty?
           end,
-          # These two end each response with its connection, and know no transfer coding.
+          # These two close the connection after each response, and use no transfer coding.
           Server.new("unicorn.socket", "Unicorn::HttpServer", "Unicorn::Const::UNICORN_VERSION", "~> 6.1") { true },
           Server.new("pitchfork.socket", "Pitchfork::HttpServer", "Pitchfork::VERSION", ">= 0.16", "< 0.19") { true }
         ].freeze
@@ -80,8 +80,8 @@ module Hyperion
 
         class << self
           # @param env [Hash] Rack's environment
-          # @return [IO, nil] nil: the body has to go through the server, since it is one whose ways are not
-          #   known in this version, its connection is encrypted, or there will be no body
+          # @return [IO, nil] nil: the server has to send the body, because the server or its version is unknown, the
+          #   connection is encrypted, or the response has no body
           def for(env)
             return if env["REQUEST_METHOD"] == "HEAD" || elsewhere?
 
@@ -93,12 +93,12 @@ module Hyperion
             socket if IO === socket && Sendfile.fast_path_kind(socket) == :native
           end
 
-          # Whether the server itself is iterating, with the head on the wire and this many bytes announced, so
-          # that the body may write to the socket.
+          # Whether the body may write to the socket: the server itself is iterating it, has sent the head, and has
+          # announced this many bytes.
           #
-          # @param socket [IO] what {for} returned
-          # @param block [Proc] what the body's `each` was given
-          # @param bytesize [Integer] the body's
+          # @param socket [IO] the result of {for}
+          # @param block [Proc] the block of the body's `each`
+          # @param bytesize [Integer] of the body, in bytes
           # @return [Boolean]
           def open?(socket, block, bytesize)
             frame = block.binding
@@ -106,17 +106,19 @@ module Hyperion
             server = SERVERS.find { |each| each.name == iterating }
             server ? server.open?(frame, socket, bytesize) : false
           rescue NameError, ArgumentError
-            false # other variables than in the versions known, or a block written in C
+            false # other variables than in the known versions, or a block written in C
           end
 
           private
 
-          # No known server calls an app in another Ractor than the first; and there, {SERVERS} can't be read.
+          # Whether this is not the main Ractor. No known server calls an app in another one, where {SERVERS} cannot be
+          # read.
           def elsewhere?
             defined?(::Ractor) && !Ractor.main.equal?(Ractor.current)
           end
 
-          # Falcon iterates bodies otherwise, and {Falcon} never does: that asks a {FileBody} for its regions.
+          # Falcon iterates bodies in another way, and {Falcon} does not iterate a {FileBody} at all: it asks for its
+          # regions.
           def falcons(env)
             request = env["protocol.http.request"]
             connection = request.connection if request.respond_to?(:connection)
@@ -125,7 +127,7 @@ module Hyperion
             connection.respond_to?(:response_socket) ? connection.response_socket : ordinary_falcon(connection)
           end
 
-          # {Falcon} and {HTTP2} say themselves when they serve as async-http does.
+          # {Falcon} and {HTTP2} warn by themselves if they behave like async-http.
           def ordinary_falcon(connection)
             return if defined?(AsyncHTTP::Foundations) && !AsyncHTTP::Foundations.known?(connection)
 
@@ -134,7 +136,7 @@ module Hyperion
             nil
           end
 
-          # A server says who it is; what calls an app without one, as a test does, says nothing.
+          # A server names itself in the environment; a test that calls an app without a server does not.
           def other(env)
             name = env["SERVER_SOFTWARE"]
             return if name.nil? || env.key?("protocol.http.request")

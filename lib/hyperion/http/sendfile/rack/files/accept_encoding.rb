@@ -7,7 +7,7 @@ module Hyperion
       class Files
         # @api private
         module AcceptEncoding
-          # One element of the list, which may be empty. Possessive: no header makes it look twice.
+          # One element of the list, which may be empty. Possessive, so that no header makes it backtrack.
           ELEMENT = /
             \G[ \t]*+
             (?:([!\#$%&'*+.^_`|~0-9A-Za-z-]++)
@@ -19,10 +19,10 @@ module Hyperion
           private_constant :ELEMENT, :ALIASES
 
           # @param field [String, nil] the value of Accept-Encoding
-          # @param codings [Array<String>] that there may be, best first
-          # @return [Array<String>] those that the client takes, and "identity" where it takes that, best first:
-          #   by its weights, then in the order of codings; identity last, unless the client says otherwise. A
-          #   malformed field is as none.
+          # @param codings [Array<String>] codings that the server has, best first
+          # @return [Array<String>] the codings that the client accepts, best first, including "identity" if it accepts
+          #   that. The order is that of the client's weights, then that of codings, with identity last unless the
+          #   client says otherwise. A malformed field counts as absent.
           def self.rank(field, codings)
             weights = field ? weights(field) : {}
             return [IDENTITY] if weights.empty?
@@ -37,7 +37,7 @@ module Hyperion
             accepted.each_with_index.sort_by { |(_, weight), index| [-weight, index] }.map { |(coding, _), _| coding }
           end
 
-          # @return [Hash{String => Float}] by coding in lower case; empty where the field is malformed
+          # @return [Hash{String => Float}] weights by coding in lower case; empty if the field is malformed
           def self.weights(field)
             return {} unless field.bytesize <= FIELD_MAX && field.ascii_only?
 

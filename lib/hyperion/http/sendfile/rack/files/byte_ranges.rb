@@ -5,24 +5,24 @@ module Hyperion
   module Http
     module Sendfile
       class Files
-        # Ranges that overlap are sent as one, in the place of the first of them (15.3.7.2 allows it): so a
-        # response never has more of a file's bytes than the file. Ranges that merely touch stay apart.
+        # Overlapping ranges are merged, in the place of the first of them (15.3.7.2 allows it). Therefore a response
+        # never has more bytes of a file than the file. Ranges that only touch stay separate.
         # @api private
         module ByteRanges
           UNIT = /\Abytes=/i
-          # One element of the list, which may be empty. Possessive: no header makes it look twice.
+          # One element of the list, which may be empty. Possessive, so that no header makes it backtrack.
           ELEMENT = /\G[ \t]*+(?:([0-9]++)-([0-9]*+)|-([0-9]++))?[ \t]*+(?:,|\z)/
           private_constant :UNIT, :ELEMENT
 
           # @param field [String] the value of Range
           # @param size [Integer] bytes of the file
-          # @param max_ranges [Integer] a field that names more is ignored
-          # @param max_overlaps [Integer] a field with more ranges that overlap one before is ignored
-          # @return [Array<Array(Integer, Integer)>, nil] [offset, length] of what is to be sent, in the order of
-          #   the field; empty where no range can be satisfied; nil where the field is to be ignored: it is
-          #   malformed, of another unit, asks for too much, or the file is empty, whose whole is as good as any part
+          # @param max_ranges [Integer] a field with more ranges is ignored
+          # @param max_overlaps [Integer] a field with more ranges that overlap an earlier one is ignored
+          # @return [Array<Array(Integer, Integer)>, nil] [offset, length] of the ranges to send, in the order of the
+          #   field; empty: no range can be satisfied; nil: ignore the field, because it is malformed, has another unit
+          #   or too many ranges, or because the file is empty (any part of it is the whole file)
           def self.parse(field, size, max_ranges:, max_overlaps:)
-            return if size.zero? # no content-range can speak of it
+            return if size.zero? # no content-range can describe an empty file
             return unless field.bytesize <= FIELD_MAX && field.ascii_only? && field.match?(UNIT)
 
             specs = specs(field, max_ranges) or return
@@ -48,7 +48,7 @@ module Hyperion
               first, last, suffix = match.captures
               next unless first || suffix
 
-              # first and last; the last of an open range is nil, and so is the first of a suffix
+              # first and last; an open range has no last, and a suffix no first
               specs << [first&.to_i, (suffix || last)[/.+/]&.to_i]
               return if specs.size > max_ranges || backwards?(*specs.last)
             end
@@ -59,7 +59,7 @@ module Hyperion
             first && last && last < first
           end
 
-          # @return [Array(Integer, Integer), nil] nil: it can't be satisfied
+          # @return [Array(Integer, Integer), nil] nil: the range cannot be satisfied
           def self.resolve(first, last, size)
             if first.nil?
               length = [last, size].min
@@ -69,9 +69,9 @@ module Hyperion
             end
           end
 
-          # @return [Array, nil] nil: too many overlap
+          # @return [Array, nil] nil: too many ranges overlap
           def self.coalesce(ranges, max_overlaps)
-            # Neighbours that overlap, each range with its place in the field.
+            # Groups of overlapping neighbours; each range has its place in the field.
             end_so_far = 0
             clusters = ranges.each_with_index.sort.slice_when do |((offset, length), _), ((next_offset, _), _)|
               end_so_far = [end_so_far, offset + length].max

@@ -1,18 +1,18 @@
 # frozen_string_literal: true
 
-# The content type that goes with a file's name.
+# Finds the content type for the name of a file.
 begin
   require "rack/mime"
 rescue LoadError
-  nil # a server may speak Rack's protocol without the gem
+  nil # a server may use Rack's protocol without the gem rack
 end
 
 module Hyperion
   module Http
     module Sendfile
       class Files
-        # Rack's table, where the gem rack is there, with what the application has added to it; else what a
-        # web page is made of.
+        # Rack's table, with the types that the application has added, if the gem rack is available; otherwise a small
+        # table for web pages.
         # @api private
         module ContentTypes
           OWN = {
@@ -30,13 +30,13 @@ module Hyperion
 
           # @param path [String]
           # @param default [String, nil]
-          # @param types [Hash, nil] a table of one's own, as {snapshot} returns it
+          # @param types [Hash, nil] a table as {snapshot} returns it; nil: the current one
           # @return [String, nil]
           def self.of(path, default, types = nil)
             (types || table).fetch(File.extname(path).downcase, default)
           end
 
-          # @return [Hash] the table as it is now, for where the real one can't be reached: another Ractor
+          # @return [Hash] a frozen copy of the table, for other Ractors, which cannot reach Rack's
           def self.snapshot
             table.dup.freeze
           end

@@ -5,9 +5,9 @@ module Hyperion
   module Http
     module Sendfile
       class Files
-        # A middleware that compresses the body, such as Rack::Deflater, says so by setting content-encoding here. From
-        # then on the bytes are not those that the strong entity tag names, and their ranges are not the file's: the tag
-        # becomes a weak one, by which nobody may resume a download, and ranges are no longer offered.
+        # A middleware that compresses the body, such as Rack::Deflater, sets content-encoding here. The strong entity
+        # tag no longer identifies the compressed bytes, and ranges of these are not ranges of the file. Therefore the
+        # tag becomes weak, so that no client resumes a download by it, and ranges are no longer offered.
         # @api private
         class Headers < Hash
           def []=(name, value)

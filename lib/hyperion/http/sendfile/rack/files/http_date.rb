@@ -24,10 +24,10 @@ module Hyperion
             Time.at(seconds, in: "UTC").strftime("%a, %d %b %Y %H:%M:%S GMT")
           end
 
-          # @param text [String] in any of the three forms; the weekday is not checked against the date
-          # @param now [Integer] seconds since 1970: a year of two digits is of this century, or the last
-          #   where it would be more than 50 years ahead
-          # @return [Integer, nil] seconds since 1970; nil: it is no HTTP-date
+          # @param text [String] in any of the three forms; the weekday is not compared with the date
+          # @param now [Integer] seconds since 1970; a year of two digits is in this century, or in the last one if it
+          #   would be more than 50 years ahead
+          # @return [Integer, nil] seconds since 1970; nil: not an HTTP-date
           def self.parse(text, now)
             return unless text.ascii_only?
 

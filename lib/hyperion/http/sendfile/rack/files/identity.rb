@@ -1,28 +1,28 @@
 # frozen_string_literal: true
 
-# Which facts of a file tell one version of it from the next, and the entity tag that is made of them.
+# Decides which facts of a file distinguish its versions, and builds the entity tag from them.
 module Hyperion
   module Http
     module Sendfile
       class Files
-        # Tools that build packages and images give every file one and the same modification time, so that two builds
-        # are equal byte by byte: 0 (OSTree, Bazel), 1 (Nix), 1980-01-01 (zip, buildpacks), 1984 (Yarn), 1985 (npm), or
-        # SOURCE_DATE_EPOCH. By such a time, and by the size, a new version of a file can look like the old one.
+        # Tools that build packages and images give every file the same modification time, so that two builds are
+        # identical: 0 (OSTree, Bazel), 1 (Nix), 1980-01-01 (zip, buildpacks), 1984 (Yarn), 1985 (npm), or
+        # SOURCE_DATE_EPOCH. A new version of a file can then have the time and the size of the old one.
         #
-        # The time of such a file is not sent and validates nothing. Its tag is made of the inode and the time of the
-        # last status change as well, which the kernel sets when a file is unpacked. Where that time is a tool's, too,
-        # as on an image of squashfs or erofs, there is no tag.
+        # Such a time is neither sent nor compared. The tag then also contains the inode and the time of the last status
+        # change (ctime), which the kernel sets when a file is unpacked. If that time was set by a tool as well, as on
+        # an image of squashfs or erofs, there is no tag.
         # @api private
         class Identity
           PARTS = %i[inode size mtime].freeze
           NANOSECONDS = 1_000_000_000
-          # HTTP began in 1990. What claims to be older has its time from a tool.
+          # HTTP began in 1990. An older time was set by a tool.
           EARLIEST = Time.utc(1990).to_i
           private_constant :EARLIEST
 
-          # @param parts [Array<Symbol>, nil] of {PARTS}, of which the tag is made; nil: there is none
-          # @param dates [Boolean] whether files have a date
-          # @param source_date_epoch [String, nil] seconds since 1970, as in that variable of the environment
+          # @param parts [Array<Symbol>, nil] those of {PARTS} that the tag is built from; nil: no tag
+          # @param dates [Boolean] whether last-modified is used
+          # @param source_date_epoch [String, nil] seconds since 1970, the value of that environment variable
           def initialize(parts, dates, source_date_epoch)
             @parts = parts&.dup&.freeze
             @dates = dates
@@ -31,13 +31,13 @@ module Hyperion
           end
 
           # @param mtime [Integer, nil] nanoseconds since 1970
-          # @return [Boolean] whether it can be the date of a version
+          # @return [Boolean] whether this time can identify a version
           def date?(mtime)
             @dates && tells?(mtime)
           end
 
           # @param facts [Array] inode, size, mtime and ctime, as {Root.open} returns them
-          # @param coding [String, nil] the content coding, where the file has one
+          # @param coding [String, nil] the content coding, if the file has one
           # @return [String, nil] the entity tag
           def etag(facts, coding)
             inode, size, mtime, ctime = facts

@@ -15,14 +15,14 @@ module Hyperion
           # @param ranges [Array<Array(Integer, Integer)>] [offset, length]
           # @param representation [Representation]
           def initialize(ranges, representation)
-            # Nobody can have put it into a file.
+            # Random, so that no file contains the boundary.
             @boundary = SecureRandom.hex(16)
-            # The empty line before the first boundary is a preamble (RFC 2046, 5.1.1), which zsync depends on.
+            # The empty line before the first boundary is a preamble (RFC 2046, 5.1.1); zsync needs it.
             @segments = ranges.flat_map { |range| [heading(range, representation), range] }
             @segments << "\r\n--#{@boundary}--\r\n"
           end
 
-          # @return [Integer] bytes in all
+          # @return [Integer] the total of bytes
           def bytesize
             @segments.sum { |segment| String === segment ? segment.bytesize : segment.last }
           end

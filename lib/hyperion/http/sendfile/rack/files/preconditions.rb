@@ -7,15 +7,15 @@ module Hyperion
       class Files
         # @api private
         module Preconditions
-          # One element of a list of entity tags, which may be empty. Possessive: no header makes it look twice.
+          # One element of a list of entity tags, which may be empty. Possessive, so that no header makes it backtrack.
           ELEMENT = %r{\G[ \t]*+((?:W/)?"[\x21\x23-\x7e\x80-\xff]*+")?[ \t]*+(?:,|\z)}n
           private_constant :ELEMENT
 
-          # In the order of 13.2.2. A date that is none is as if it were not there (13.1.3, 13.1.4).
+          # In the order of 13.2.2. An invalid date counts as absent (13.1.3, 13.1.4).
           #
           # @param env [Hash] Rack's environment
           # @param representation [Representation]
-          # @return [Integer, nil] 304 or 412; nil: go on
+          # @return [Integer, nil] 304 or 412; nil: serve the request
           def self.status(env, representation)
             if (tags = env["HTTP_IF_MATCH"])
               return 412 unless strongly_matches?(tags, representation.etag)
@@ -30,7 +30,7 @@ module Hyperion
             end
           end
 
-          # Whether Range counts (13.1.5): the client's part must be of these very bytes.
+          # Whether Range applies (13.1.5): the client's part must come from exactly these bytes.
           #
           # @param validator [String, nil] the value of If-Range
           # @param representation [Representation]
@@ -51,12 +51,12 @@ module Hyperion
             field == "*" || field == etag || (!etag.nil? && tags(field).any? { |tag| tag.delete_prefix("W/") == etag })
           end
 
-          # A cache takes a 304 for what it has stored under the very tag that the 304 has (RFC 9111, 4.3.4): of a form
-          # that somebody compressed on the way, that is the weak one.
+          # A cache applies a 304 to the stored response with the same tag (RFC 9111, 4.3.4). A response that was
+          # compressed on its way is stored with the weak tag.
           #
-          # @param field [String, nil] the value of If-None-Match, which matches
+          # @param field [String, nil] the value of If-None-Match, which has matched
           # @param etag [String, nil]
-          # @return [Boolean] whether it names the tag as a weak one alone
+          # @return [Boolean] whether it contains the tag only as a weak one
           def self.only_weakly_named?(field, etag)
             return false unless field && etag && field.include?("W/")
 
@@ -64,7 +64,7 @@ module Hyperion
             tags.include?("W/#{etag}") && !tags.include?(etag)
           end
 
-          # @return [Array<String>] none where the list is malformed
+          # @return [Array<String>] empty if the list is malformed
           def self.tags(field)
             return [] if field.bytesize > FIELD_MAX
 

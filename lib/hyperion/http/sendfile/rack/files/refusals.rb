@@ -1,17 +1,17 @@
 # frozen_string_literal: true
 
-# The answers that are no file.
+# The answers other than a file.
 module Hyperion
   module Http
     module Sendfile
       # The app: see above.
       class Files
         METHODS = %w[GET HEAD OPTIONS].freeze
-        # Not an Array: of that, servers would tell the length, which is not that of the file.
+        # Not an Array, because servers would announce its length, which is not that of the file.
         NO_BODY = Class.new do
           def each; end
 
-          # Falcon sends what it does not know to be empty in chunks, behind a 304 too.
+          # For Falcon, which sends a body in chunks if it does not know that it is empty, even after a 304.
           def empty?
             true
           end
@@ -23,9 +23,9 @@ module Hyperion
           REASONS = { 400 => "Bad Request", 403 => "Forbidden", 404 => "Not Found", 405 => "Method Not Allowed",
                       406 => "Not Acceptable", 412 => "Precondition Failed", 416 => "Range Not Satisfiable",
                       503 => "Service Unavailable" }.freeze
-          # The request alone is their cause, whatever forms the file has.
+          # Only the request causes these answers; they do not depend on Accept-Encoding.
           OF_THE_REQUEST = [400, 405].freeze
-          # Frameworks on Rack 2 look for the name in these letters. Rack 3 allows small ones only.
+          # Frameworks on Rack 2 look for this spelling of the name. Rack 3 allows only lower case.
           CASCADE =
             begin
               require "rack/version"
@@ -35,7 +35,7 @@ module Hyperion
             end
           private_constant :REASONS, :OF_THE_REQUEST, :CASCADE
 
-          # @param vary [String, nil] the header, where the file is chosen by the request's headers
+          # @param vary [String, nil] the value of the header, if the headers of the request choose the file
           def initialize(vary)
             @vary = vary
             freeze
@@ -53,7 +53,7 @@ module Hyperion
             answer(405, method, "allow" => METHODS.join(", "), CASCADE => "pass")
           end
 
-          # Another process has a lease on the file, and does not give it back.
+          # Another process has a lease on the file, and does not release it.
           def leased(method)
             answer(503, method, "retry-after" => "60")
           end

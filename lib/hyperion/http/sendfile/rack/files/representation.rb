@@ -1,15 +1,15 @@
 # frozen_string_literal: true
 
-# What the headers say of one file, all of it from one fstat(2).
+# The headers for one file, all from one fstat(2).
 module Hyperion
   module Http
     module Sendfile
       class Files
         # @api private
         class Representation
-          # Metadata that describes content, which a 304 has not (RFC 9110, 8.3 to 8.7 and 15.4.5; 14.4; RFC 9530). All
-          # other fields belong in it, those too that begin with "content-": a cache replaces what it has stored, for
-          # example an old content-security-policy.
+          # Fields that describe content, which a 304 does not have (RFC 9110, 8.3 to 8.7 and 15.4.5; 14.4; RFC 9530).
+          # All other fields belong in a 304, even if they begin with "content-", because a cache updates its stored
+          # fields from it, for example an old content-security-policy.
           OF_CONTENT = %w[content-digest content-encoding content-language content-length content-md5 content-range
                           content-type].freeze
           private_constant :OF_CONTENT
@@ -19,7 +19,7 @@ module Hyperion
             Process.clock_gettime(Process::CLOCK_REALTIME, :second)
           end
 
-          # @return [Integer, nil] bytes; nil: only reading to the end tells
+          # @return [Integer, nil] bytes; nil: only known after reading to the end
           attr_reader :size
           # @return [String, nil]
           attr_reader :etag
@@ -32,10 +32,10 @@ module Hyperion
 
           # @param facts [Array] inode, size in bytes, mtime and ctime in nanoseconds since 1970
           # @param content_type [String, nil]
-          # @param coding [String, nil] the content coding, where the file has one
+          # @param coding [String, nil] the content coding, if the file has one
           # @param identity [Identity]
-          # @param fields [Hash] headers besides
-          # @param ranges [Boolean] whether parts are sent
+          # @param fields [Hash] additional headers
+          # @param ranges [Boolean] whether ranges are supported
           def initialize(facts, content_type, coding, identity, fields, ranges)
             @facts = facts
             @size = facts[1]
@@ -47,14 +47,15 @@ module Hyperion
             @not_modified_headers = {}.merge!(@headers).reject { |name, _| left_out_when_not_modified?(name) }.freeze
           end
 
-          # @param facts [Array] those of a file now
-          # @return [Boolean] whether all this holds for that file, too
+          # @param facts [Array] current facts of a file
+          # @return [Boolean] whether this object is still correct for that file
           def of?(facts)
             @settled && @facts == facts
           end
 
           # @param text [String] an HTTP-date
-          # @return [Boolean, nil] nil: it is not a date, or the file has none (13.1.3, 13.1.4: then it is ignored)
+          # @return [Boolean, nil] nil: the text is not a date, or the file has none (13.1.3, 13.1.4: the field is then
+          #   ignored)
           def modified_since?(text)
             return false if @modified_at && text == @last_modified
 
@@ -62,8 +63,8 @@ module Hyperion
             date && @modified_at > date
           end
 
-          # As a strong validator: a file that was modified within this second can be so again (RFC 9110,
-          # 8.8.2.2).
+          # Whether the date is a strong validator: a file that was modified within this second can be modified again in
+          # it (RFC 9110, 8.8.2.2).
           #
           # @param text [String] an HTTP-date
           # @return [Boolean]
@@ -76,7 +77,7 @@ module Hyperion
 
           private
 
-          # Never in the future (RFC 9110, 8.8.2.1).
+          # The date is never in the future (RFC 9110, 8.8.2.1).
           def date(mtime)
             seconds = mtime / Identity::NANOSECONDS
             now = Representation.now
@@ -96,7 +97,7 @@ module Hyperion
             Headers[headers.merge!(fields)]
           end
 
-          # The date, too, where the tag says more.
+          # Leaves the date out as well if the file has a tag.
           def left_out_when_not_modified?(name)
             OF_CONTENT.include?(name) || (name == "last-modified" && @etag)
           end

@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# From PATH_INFO to a path below the root, by its text alone.
+# Converts PATH_INFO to a path below the root, without a look at the file system.
 module Hyperion
   module Http
     module Sendfile
@@ -9,20 +9,20 @@ module Hyperion
         module RequestPath
           SEPARATORS = Regexp.union(*[File::SEPARATOR, File::ALT_SEPARATOR].compact)
 
-          # Nothing to decode and no dot segment.
+          # A path without escapes and dot segments.
           NAME = /[A-Za-z0-9_~!$&'()*+,;=:@-][A-Za-z0-9_~!$&'()*+,;=:@.-]*/
           PLAIN = %r{\A(?:/#{NAME})+\z}
-          # Bytes. A path of PATH_MAX can be three times as long when it is encoded.
+          # Bytes. A path of PATH_MAX can be three times as long if it is encoded.
           LONGEST = 16 * 1024
           private_constant :SEPARATORS, :NAME, :PLAIN, :LONGEST
 
-          # Decodes percent-encoding, once, and resolves dot segments. What is behind a "%2F" is a name of its
-          # own, as with Rack::Files.
+          # Decodes percent-encoding once, and resolves dot segments. An encoded slash ("%2F") separates names, as for
+          # Rack::Files.
           #
-          # @param path_info [String] as the server has it, still encoded
-          # @return [String, nil, false] the path with a slash at its front, in binary where it is not plain
-          #   ASCII; nil where it names no file below the root: it leaves it, ends as a directory does or is too long;
-          #   false where it is malformed: a "%" without two digits, NUL, or what is not UTF-8
+          # @param path_info [String] from the server, still encoded
+          # @return [String, nil, false] the path with a leading slash, in binary unless it is plain ASCII; nil: it
+          #   cannot be a file below the root, because it leaves the root, ends like a directory or is too long; false:
+          #   it is malformed (a "%" without two digits, NUL, or invalid UTF-8)
           # @see https://www.rfc-editor.org/rfc/rfc3986#section-5.2.4 RFC 3986, 5.2.4
           def self.resolve(path_info)
             return if path_info.bytesize > LONGEST

@@ -1,53 +1,52 @@
 # frozen_string_literal: true
 
-# Opens files below a directory, and looks at where a descriptor has led.
+# Opens files below a directory, and checks where an open descriptor has led.
 module Hyperion
   module Http
     module Sendfile
       class Files
-        # Symbolic links are judged by the kernel on the way (openat2(2) with RESOLVE_BENEATH) or by the
-        # descriptor after opening: what was judged is what will be read, whatever happens to the names
-        # meanwhile. The root itself may be a link that changes, as a deployment's `current` does.
+        # Symbolic links are checked by the kernel during open (openat2(2) with RESOLVE_BENEATH), or by the descriptor
+        # after opening. The file that was checked is therefore the file that will be read, even if names change
+        # meanwhile. The root itself may be a link that changes, like a deployment's `current`.
         #
-        # Where there is neither openat2(2) nor /proc, the name is resolved a second time and compared with the
-        # descriptor by device and inode; who can change folders between these two steps can then reach a file
-        # outside.
-        # Hard links are not seen anywhere.
+        # On systems with neither openat2(2) nor /proc, the name is resolved a second time and compared with the
+        # descriptor by device and inode. A process that can change folders between these two steps can then reach a
+        # file outside. Hard links cannot be detected on any system.
         # @api private
         class Root
           # Opening must not wait for the other end of a FIFO, nor get a controlling terminal.
           FLAGS = File::RDONLY | File::NONBLOCK | File::NOCTTY | File::BINARY
-          # By the names that the extension has for them.
+          # The values are those of the extension.
           POLICIES = { inside: 0, follow: 1, refuse: 2 }.freeze
           DESCRIPTORS = "/proc/self/fd"
           HAS_DESCRIPTORS = File.directory?(DESCRIPTORS)
-          # What Linux adds to the name of a file that has been replaced or deleted since it was opened.
+          # Linux appends this to the name of a file that was replaced or deleted after it was opened.
           DELETED = " (deleted)"
-          # How often a file is opened anew because names changed while it was judged.
+          # How often a file is opened again because names changed while it was checked.
           TRIES = 20
           # While another process has a lease on a file (fcntl(2), F_SETLEASE), opening it fails. The kernel asks for
           # the lease, and takes it after /proc/sys/fs/lease-break-time, by default 45 seconds.
           LEASE_PAUSE = 0.02
           LEASE_WAIT = 60
-          # These need not be the size: files of /proc have 0, and those of sysfs have a page, whatever is in them.
+          # Reported sizes that may be wrong: files of /proc report 0, and those of sysfs a page, whatever they contain.
           UNSURE = [0, 4096, 16_384, 65_536].freeze
-          # Bytes up to which such a file is read at once.
+          # Such a file of up to this many bytes is read at once.
           AT_ONCE = 64 * 1024
-          # Seconds: opening that takes no longer waits for nobody, a scanner of viruses say.
+          # Seconds: an opening that takes no longer did not wait, for example for a virus scanner.
           QUICK = 0.01
-          # Files of which it is known how they are opened in an event loop.
+          # The number of files whose quick opening is remembered, for event loops.
           REMEMBERED = 1024
           private_constant :DESCRIPTORS, :DELETED, :TRIES, :LEASE_PAUSE, :LEASE_WAIT, :UNSURE, :AT_ONCE, :QUICK,
                            :REMEMBERED
 
-          # @return [String] the directory, absolute, as it was named
+          # @return [String] the directory as it was given, made absolute
           attr_reader :path
 
           # @param path [String] a directory
           # @param symlinks [Symbol] :inside, :follow or :refuse
           def initialize(path, symlinks)
             @path = File.expand_path(path).freeze
-            # Names are bytes; in binary they can be joined whatever the locale says.
+            # Names are bytes; binary Strings can be joined in any locale.
             @prefix = (@path == "/" ? "" : @path.b).freeze
             @bytes = @path.b.freeze
             @symlinks = symlinks
@@ -62,9 +61,8 @@ module Hyperion
           end
 
           # @param path [String] as {RequestPath.resolve} returns it
-          # @return [Array, nil] as {Root.open}; nil also where the file is reached by a symbolic link that is not
-          #   allowed
-          # @raise [SystemCallError] it can't be opened for another reason
+          # @return [Array, nil] as {Root.open}; nil also if the path contains a symbolic link that is not allowed
+          # @raise [SystemCallError] the file cannot be opened for another reason
           def open(path)
             find(path) { find_below(path) || open_waiting(path) }
           end
@@ -82,23 +80,24 @@ module Hyperion
           end
 
           # @param path [String] absolute
-          # @yieldparam file [File] what is open
-          # @yieldreturn [Boolean] whether it may be used
-          # @return [Array(File, Integer, Integer, Integer, Integer), nil] open for reading, with its inode, size, and
-          #   mtime and ctime in nanoseconds; a small file may be there as a String, read. The times are nil where the
-          #   size is not what the system says, and then so is a size of which it is known only that it is large. nil:
-          #   there is no regular file of that name
+          # @yieldparam file [File] the open file
+          # @yieldreturn [Boolean] whether the file may be used
+          # @return [Array(File, Integer, Integer, Integer, Integer), nil] the file, open for reading, its inode, size,
+          #   and mtime and ctime in nanoseconds. A small file may already be read, and is then a String. If the
+          #   reported size is wrong, the times are nil, and the size is nil if it is only known to be large. nil: there
+          #   is no regular file with that name
           def self.open(path, &judge)
             ReadAhead.beside_loop { open_here(path, &judge) }
           end
 
           def self.open_here(path)
             file = deadline = nil
-            # The other end of a FIFO, and many a device, can tell that it is opened.
+            # Opening a FIFO is noticed at its other end, and opening many devices has effects.
             return unless File.stat(path).file?
 
             begin
-              # Interrupted (by Timeout, while a disk is slow), File.new never closes what it has opened.
+              # An interrupted File.new (by Timeout, while a disk is slow) never closes the descriptor that it has
+              # opened.
               Thread.handle_interrupt(Transfer::NEVER) { file = File.new(path, FLAGS) }
             rescue Errno::EWOULDBLOCK
               deadline ||= now + LEASE_WAIT
@@ -115,7 +114,7 @@ module Hyperion
             ReadAhead.close(file) if file && !found&.first.equal?(file)
           end
 
-          # What has no blocks on a disk is made while it is read (/proc, sysfs, FUSE), or it is empty, or a hole.
+          # A file without blocks on a disk is generated while it is read (/proc, sysfs, FUSE), or empty, or a hole.
           def self.found(file, stat)
             times = [nanoseconds(stat.mtime), nanoseconds(stat.ctime)]
             return [file, stat.ino, stat.size, *times] unless UNSURE.include?(stat.size) && stat.blocks&.zero?
@@ -134,7 +133,7 @@ module Hyperion
             nil
           rescue Errno::EINTR
             retry
-          rescue EOFError, SystemCallError # some files of /proc can't be read at all
+          rescue EOFError, SystemCallError # some files of /proc cannot be read at all
             content
           end
 
@@ -149,8 +148,8 @@ module Hyperion
 
           private
 
-          # Opening can wait for a disk, a server, or a scanner, which nothing tells beforehand. Therefore an event loop
-          # opens by itself only a file that was opened quickly before, and has not changed since.
+          # Opening can wait for a disk, a file server or a scanner, and nothing tells that beforehand. Therefore an
+          # event loop opens a file itself only if the last opening was quick and the file has not changed since.
           def find(path, &opening)
             return yield unless Waiters.under_scheduler?
 
@@ -182,8 +181,8 @@ module Hyperion
             @quick[path] = facts
           end
 
-          # The file is opened below the folder that the root is at that moment, and judged by it. If the root is
-          # switched meanwhile, that is the folder before, or it is tried again.
+          # Opens the file below the folder that the root is at that moment, and checks it against that folder. If the
+          # root is switched meanwhile, the file comes from the old folder, or the opening is tried again.
           def open_waiting(path)
             name = join(path)
             return Root.open(name) if @symlinks == :follow
@@ -197,7 +196,7 @@ module Hyperion
               return found if found
               return if verdict == :refused && folder == folder_now
             rescue Errno::ENOENT
-              next # the root, between two of its folders
+              next # the root is being switched
             end
             nil
           end
@@ -208,7 +207,7 @@ module Hyperion
             false
           end
 
-          # @return [String] where that is
+          # @return [String] the absolute name of that path
           def join(path)
             @prefix + path
           end
@@ -220,16 +219,17 @@ module Hyperion
             [real == "/" ? "" : real, stat.dev, stat.ino]
           end
 
-          # File.realpath keeps the GVL. (Without the extension there is none, and perhaps no Dir#fileno.)
+          # Not by File.realpath, which holds the GVL. (Without the extension there is no GVL, and perhaps no
+          # Dir#fileno.)
           def real_root
             return File.realpath(@path).b unless EXTENSION && HAS_DESCRIPTORS
 
             Dir.open(@path) { |folder| File.readlink("#{DESCRIPTORS}/#{folder.fileno}").b }
-          rescue Errno::EACCES # it can be entered, and not be read
+          rescue Errno::EACCES # the folder can be entered, but not read
             File.realpath(@path).b
           end
 
-          # @return [Symbol] :allowed, :refused, or :unsure: what it was opened by has another meaning now
+          # @return [Symbol] :allowed, :refused, or :unsure: the name has got another meaning since
           def judge(file, path, folder)
             real = folder.first
             target = target_of(file, real + path) or return :unsure
@@ -239,7 +239,8 @@ module Hyperion
             return :allowed if target == expected
             return :refused unless target == expected + DELETED
 
-            # A file can have that name, and be where a link leads; one that was deleted has none.
+            # The target of a link can really have a name that ends like this; a deleted file has no name, and therefore
+            # no links.
             ReadAhead.stat(file).nlink.zero? ? :allowed : :unsure
           end
 
@@ -247,7 +248,7 @@ module Hyperion
             target.start_with?(real) && target.getbyte(real.bytesize) == 47
           end
 
-          # @return [String, nil] the name without links of what is open; nil: it is another file's by now
+          # @return [String, nil] the name, without links, of the open file; nil: that name is now another file's
           def target_of(file, name)
             return File.readlink("#{DESCRIPTORS}/#{file.fileno}").b if HAS_DESCRIPTORS
 

@@ -1,15 +1,15 @@
 # frozen_string_literal: true
 
-# The body of a file of which only reading to its end tells how large it is.
+# The body of a file whose size is only known after reading it to its end.
 module Hyperion
   module Http
     module Sendfile
       class Files
-        # A large file of /proc, or of a file system that says 0 for every size. The server sends it in chunks, or ends
-        # the connection behind it.
+        # A large file of /proc, or of a file system that reports 0 as every size. The server sends it in chunks, or
+        # closes the connection after it.
         # @api private
         class Unsized
-          # @param file [File] open for reading; the body owns it from now on
+          # @param file [File] open for reading; the body takes ownership
           def initialize(file)
             @file = file
           end
