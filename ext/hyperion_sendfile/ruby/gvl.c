@@ -123,19 +123,24 @@ hold_descriptors(struct hs_call *call)
     return hold(call, HS_OUT, is_io ? rb_io_get_write_io(call->out) : call->out, &t->out_fd) && all;
 }
 
-/* After an interrupt, which may have run Ruby code: what it closed raises here. */
+/*
+ * Holding a descriptor can run Ruby code, and so can an interrupt: if that closed something, this
+ * raises. The destination comes last, because the other lookups can give the GVL up.
+ */
 static void
-look_up_again(struct hs_call *call)
+look_up(struct hs_call *call)
 {
     struct hs_transfer *t = &call->transfer;
     const struct hs_held *held = call->held;
-    int out_fd = hs_out_descriptor(call->out);
+    int out_fd;
 
-    if (held[HS_OUT].fd < 0) t->out_fd = out_fd;
     if (!NIL_P(call->in) && held[HS_IN].fd < 0) t->in_fd = hs_in_descriptor(call->in);
-    if (NIL_P(call->pipe_r)) return;
-    if (held[HS_PIPE_R].fd < 0) t->pipe_r = hs_pipe_descriptor(call->pipe_r, "pipe_r");
-    if (held[HS_PIPE_W].fd < 0) t->pipe_w = hs_pipe_descriptor(call->pipe_w, "pipe_w");
+    if (!NIL_P(call->pipe_r)) {
+        if (held[HS_PIPE_R].fd < 0) t->pipe_r = hs_pipe_descriptor(call->pipe_r, "pipe_r");
+        if (held[HS_PIPE_W].fd < 0) t->pipe_w = hs_pipe_descriptor(call->pipe_w, "pipe_w");
+    }
+    out_fd = hs_out_descriptor(call->out);
+    if (held[HS_OUT].fd < 0) t->out_fd = out_fd;
 }
 
 static void
@@ -149,7 +154,6 @@ run_guarded(struct hs_call *call)
     } else {
         hs_without_gvl(run, call);
     }
-    if (t->status == HS_INTERRUPTED) look_up_again(call);
 }
 
 /*
@@ -163,10 +167,7 @@ run_under_gvl(struct hs_call *call)
 
     t->wait = false;
     hs_transfer_run(t);
-    if (t->status == HS_INTERRUPTED) {
-        rb_thread_check_ints();
-        look_up_again(call);
-    }
+    if (t->status == HS_INTERRUPTED) rb_thread_check_ints();
 }
 
 static VALUE
@@ -175,7 +176,10 @@ run_to_an_end(VALUE argument)
     struct hs_call *call = (struct hs_call *)argument;
 
     do {
-        if (hold_descriptors(call)) {
+        bool held = hold_descriptors(call);
+
+        look_up(call);
+        if (held) {
             run_guarded(call);
         } else {
             run_under_gvl(call);

@@ -161,8 +161,7 @@ hs_hold(struct hs_held *held, VALUE io)
     if (held->fd >= 0) return true;
     if (is_io && put_off_close(held, io)) {
         if (has(io, held->fd)) return true;
-        held->settles = false; /* closed before it could be put off, by what was let in meanwhile */
-        hs_release(held);
+        hs_release(held); /* whoever closed the IO meanwhile left the descriptor open for us */
         rb_raise(rb_eIOError, "closed stream");
     }
     if (!hs_own_duplicate(&held->duplicate, is_io ? rb_io_descriptor(io) : FIX2INT(io),

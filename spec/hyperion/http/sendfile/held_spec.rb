@@ -144,6 +144,52 @@ RSpec.describe Hyperion::Http::Sendfile, "holding descriptors", needs: :extensio
     expect(kept).not_to be_autoclose
   end
 
+  # Ruby lets interrupts in where a method that the extension calls returns, so another thread, or a signal handler,
+  # may run there. Here it is the method itself that does what those may do.
+  describe "and Ruby code that runs while they are taken hold of" do
+    before do
+      waiting = Thread.new { sleep }
+      Cleanup.later { waiting.kill.join }
+    end
+
+    def sockets
+      UNIXSocket.pair.each { |socket| Cleanup.close(socket) }
+    end
+
+    {
+      "copy" => ->(out, file) { S.copy(out, file, 0, 1000) },
+      "copy_small" => ->(out, file) { S.copy_small(out, file, 0, 1000) },
+      "copy_to_socket" => ->(out, file) { S.copy_to_socket(out, file, 0, 300_000, timeout: 10) }
+    }.each do |name, send_it|
+      it "gives nothing of #{name} to whoever gets the number of a destination that is closed" do
+        file = sparse_file(1 << 20)
+        out = sockets.first
+        others = []
+        example = self
+        file.define_singleton_method(:autoclose?) do
+          super().tap do
+            out.close
+            others = example.sockets if others.empty?
+          end
+        end
+        expect { send_it.call(out, file) }.to raise_error(IOError, /closed/)
+        expect(others.map { |other| other.read_nonblock(1, exception: false) }).to eq(%i[wait_readable wait_readable])
+      end
+
+      it "leaves no descriptor of a source behind that is closed in #{name}" do
+        file = sparse_file(1 << 20)
+        number = file.fileno
+        out = sockets.first
+        file.define_singleton_method(:autoclose=) do |closes|
+          super(closes)
+          close unless closes || closed?
+        end
+        expect { send_it.call(out, file) }.to raise_error(IOError, /closed/)
+        expect(open?(number)).to be(false)
+      end
+    end
+  end
+
   it "is not mixed up with what takes the number of a splice's pipe", needs: :splice do
     script = <<~RUBY
       require "hyperion/http/sendfile"
