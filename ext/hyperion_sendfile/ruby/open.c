@@ -149,28 +149,34 @@ native_open_known(int argc, VALUE *argv, VALUE self)
     return rb_ensure(to_ruby, (VALUE)&found, release, (VALUE)&found);
 }
 
-#ifndef O_PATH
-#define O_PATH O_RDONLY
-#endif
+static ID CLOSING; /* set in a file that a thread is closing */
 
-/* In place of the file comes what is closed at once. */
 static void *
-replace_without_gvl(void *data)
+close_without_gvl(void *data)
 {
-    const int *fd = data;
-    int other = open("/", O_PATH | O_CLOEXEC);
+    int *fd = data;
 
-    if (other < 0) return NULL;
-    if (dup2(other, *fd) >= 0) fcntl(*fd, F_SETFD, FD_CLOEXEC);
-    close(other);
+    close(*fd);
+    *fd = -1;
     return NULL;
+}
+
+static VALUE
+close_descriptor(VALUE data)
+{
+    int *fd = (int *)data;
+
+    rb_nogvl(close_without_gvl, fd, NULL, NULL, RB_NOGVL_INTR_FAIL);
+    if (*fd >= 0) close_without_gvl(fd); /* an interrupt was pending */
+    return Qnil;
 }
 
 /*
  * Native.close(file) -> nil
  *
  * As IO#close, which keeps the GVL while it closes a file that was opened for reading; that can take as long as a
- * server likes.
+ * server likes. The file gives its descriptor up first. Therefore nobody else can close that number, which might be
+ * another file's by then.
  */
 static VALUE
 native_close(VALUE self, VALUE file)
@@ -178,13 +184,17 @@ native_close(VALUE self, VALUE file)
     int fd = hs_in_descriptor(file);
 
     (void)self;
-    rb_nogvl(replace_without_gvl, &fd, NULL, NULL, RB_NOGVL_INTR_FAIL);
-    return rb_io_close(file);
+    if (RTEST(rb_attr_get(file, CLOSING))) return Qnil;
+    if (!RTEST(rb_funcall(file, rb_intern("autoclose?"), 0))) return rb_io_close(file);
+    rb_ivar_set(file, CLOSING, Qtrue);
+    rb_funcall(file, rb_intern("autoclose="), 1, Qfalse);
+    return rb_ensure(rb_io_close, file, close_descriptor, (VALUE)&fd);
 }
 
 void
 hs_init_open(VALUE mNative)
 {
+    CLOSING = rb_intern("hyperion_sendfile_closing");
     rb_define_singleton_method(mNative, "close", native_close, 1);
     rb_define_singleton_method(mNative, "open_below", native_open_below, 3);
     rb_define_singleton_method(mNative, "open_known", native_open_known, -1);

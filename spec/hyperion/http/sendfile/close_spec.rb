@@ -197,4 +197,40 @@ RSpec.describe Hyperion::Http::Sendfile, "with a descriptor closed by another th
       end
     end
   end
+
+  # A file of a server is closed without the GVL.
+  describe "a file that is closed beside others", needs: :extension do
+    let(:native) { S.const_get(:Native) }
+
+    it "is closed once, whoever else closes it, and no descriptor of others with it" do
+      path = payload_file(10).path
+      broken = Array.new(2_000) do |count|
+        file = File.new(path)
+        closers = [-> { native.close(file) }, count.even? ? -> { native.close(file) } : -> { file.close }]
+        threads = closers.map do |closer|
+          Thread.new do
+            closer.call
+          rescue IOError
+            nil # the other was first
+          end
+        end
+        Thread.pass until file.closed?
+        File.open(File::NULL) do |other| # by the number that has become free, mostly
+          threads.each(&:join)
+          other.stat.chardev?
+        end
+      rescue Errno::EBADF
+        false
+      end.count(false)
+      expect(broken).to eq(0)
+    end
+
+    it "leaves a descriptor alone that is not the file's own" do
+      file = payload_file(10)
+      guest = File.for_fd(file.fileno, autoclose: false)
+      native.close(guest)
+      expect(guest).to be_closed
+      expect(file.pread(10, 0)).to eq(payload(10))
+    end
+  end
 end
