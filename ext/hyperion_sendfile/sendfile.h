@@ -1,8 +1,9 @@
 /*
  * The internal contract: one struct for a transfer, one function per platform.
  *
- * Nothing declared here knows Ruby: it may run without the GVL and must not call into the interpreter.
- * ruby/glue.h declares what does. hyperion_sendfile.c gives the order in which to read.
+ * Nothing declared here uses Ruby: it may run without the GVL and must not call the interpreter.
+ * ruby/glue.h declares the functions that use Ruby. hyperion_sendfile.c lists the files in reading
+ * order.
  */
 #ifndef HYPERION_SENDFILE_H
 #define HYPERION_SENDFILE_H
@@ -16,38 +17,38 @@
 
 _Static_assert(sizeof(off_t) == sizeof(int64_t), "offsets of large files");
 
-/* Bodies up to this many bytes are the business of copy_small. */
+/* copy_small sends bodies of up to this many bytes. */
 #define HS_SMALL_FILE_THRESHOLD 65536
 
 enum hs_status {
-    HS_DONE = 0,    /* all of the region is out */
-    HS_PARTIAL,     /* some of it is */
+    HS_DONE = 0,    /* all of the region was sent */
+    HS_PARTIAL,     /* some of it was */
     HS_EAGAIN,      /* none: the socket is full */
     HS_EOF,         /* the file ends before the region does */
-    HS_UNSUPPORTED, /* the kernel won't by this method; take another from where the socket stands */
-    HS_TIMEOUT,     /* no byte moved for the time given */
+    HS_UNSUPPORTED, /* this method is refused; continue by another one */
+    HS_TIMEOUT,     /* no byte moved within the timeout */
     HS_WANT_READ,   /* none: TLS has to hear from the peer first */
-    HS_INTERRUPTED, /* Ruby wants this thread; nothing is lost, run it again */
+    HS_INTERRUPTED, /* Ruby needs this thread; nothing is lost, run it again */
     HS_FAILED,      /* see err */
 };
 
 /*
- * What one attempt moved, and the errno it ended with: both can be set, since BSD and Darwin
- * report bytes sent and an error in one call, and a head may be out before the body fails.
- * No error and no byte is the end of the file.
+ * The bytes that one attempt moved, and the errno that ended it. Both can be set, because BSD and
+ * Darwin report bytes and an error in one call, and because the body may fail after the head was
+ * sent. Neither an error nor a byte means end of file.
  */
 struct hs_moved {
     size_t head;
     off_t body;
     int err;
-    bool refused; /* err is the kernel's "not by this call", see hs_is_refusal */
+    bool refused; /* err means "not by this system call", see hs_is_refusal */
 };
 
 struct hs_transfer;
 struct hs_frames;
 struct iovec;
 
-/* A way of moving bytes: one attempt, from where the counts stand. */
+/* A way of moving bytes: one attempt, beginning at the current counts. */
 typedef struct hs_moved hs_method(const struct hs_transfer *);
 
 struct hs_transfer {
@@ -58,32 +59,35 @@ struct hs_transfer {
     off_t length;
     const char *head;
     size_t head_length;
-    struct hs_frames *frames; /* or the like of these, see frames.h; NULL: the region as it is */
+    struct hs_frames *frames; /* send the region as frames, see frames.h; NULL: unframed */
 
     /* How: one attempt moves at most what is left of these. */
     hs_method *method;
     int pipe_r; /* hs_splice only */
     int pipe_w;
 
-    /* When to come back: at once if !wait, else when done, failed, or timeout_ns without a byte. */
+    /*
+     * When to return: after one attempt if !wait; else when done, failed, or after timeout_ns
+     * without a byte.
+     */
     bool wait;
-    bool report;        /* come back after every attempt that moved something */
-    bool ktls;          /* out_fd encrypts: look for a hang-up before every attempt */
+    bool report;        /* return after every attempt that moved bytes */
+    bool ktls;          /* the kernel encrypts: check for a hang-up before every attempt */
     int64_t timeout_ns; /* negative: none */
-    int64_t slice_ns;   /* come back with HS_INTERRUPTED after so long; negative: never */
+    int64_t slice_ns;   /* return HS_INTERRUPTED after this time; negative: never */
 
-    /* Whether Ruby wants the thread that runs it: asked between two attempts. */
+    /* Whether Ruby needs the thread that runs this; called between two attempts. */
     bool (*wanted)(uintptr_t thread);
     uintptr_t thread;
 
-    /* What came of it. Counts only grow, also over several runs of one transfer. */
+    /* Results. Counts only grow, also over several runs of one transfer. */
     off_t sent;
     size_t head_sent;
-    int64_t deadline_ns; /* of the byte that is due next; 0: not yet begun */
-    int interruptions;   /* in a row, of the system call itself */
-    off_t chunk; /* of the next system call, by how long the last one took; 0: nothing is known */
-    bool stands_in; /* the method is one that never waits, for sendfile */
-    int queued;     /* what the kernel had yet to deliver at the last look; -1: not known */
+    int64_t deadline_ns; /* when the next byte is due; 0: not yet begun */
+    int interruptions;   /* consecutive ones of the system call itself */
+    off_t chunk;    /* limit of the next system call, by the time of the last one; 0: unknown */
+    bool stands_in; /* method replaces sendfile, because it never waits */
+    int queued;     /* undelivered bytes in the kernel at the last check; -1: not known */
     enum hs_status status;
     int err;
 };
@@ -91,23 +95,23 @@ struct hs_transfer {
 /* transfer.c */
 void hs_transfer_run(struct hs_transfer *transfer);
 off_t hs_next_chunk(const struct hs_transfer *transfer);
-bool hs_wanted(const struct hs_transfer *transfer); /* for methods that make many system calls */
+bool hs_wanted(const struct hs_transfer *transfer); /* for methods with many system calls */
 bool hs_is_refusal(int err);
 int64_t hs_now_ns(void);
 
-/* buffered.c: the method that works between any two descriptors, by way of memory. */
+/* buffered.c: the method that works between any two descriptors, through memory. */
 hs_method hs_buffered;
-hs_method hs_buffered_resident; /* refuses what would wait for a disk */
-hs_method hs_head_alone;        /* held back to join its region */
-/* A write that neither waits, whatever the descriptor's mode, nor raises SIGPIPE. */
+hs_method hs_buffered_resident; /* refuses data that is not in the page cache */
+hs_method hs_head_alone;        /* held back until the region joins it */
+/* A write that neither waits, in any mode of the descriptor, nor raises SIGPIPE. */
 ssize_t hs_send_without_waiting(int fd, struct iovec *pieces, int count, bool more);
 struct hs_moved hs_send_head(const struct hs_transfer *transfer, bool more);
 struct hs_moved hs_split(const struct hs_transfer *transfer, off_t sent, int err);
 bool hs_never_blocks(int fd);
 
 /*
- * switch.c: whether sendfile and splice may be used. _method: the given one of these, or where it is switched
- * off one that refuses everything.
+ * switch.c: whether sendfile and splice may be used. hs_kernel_method returns the given method, or,
+ * if they are switched off, one that refuses everything.
  */
 void hs_kernel_copies_set(bool on);
 bool hs_kernel_copies(void);
@@ -117,10 +121,11 @@ hs_method *hs_kernel_method(hs_method *method);
 hs_method *hs_small_method(const struct hs_transfer *transfer);
 
 /*
- * resident_preadv2.c or resident_none.c: the page cache. _read_: as pread, but -1 (EOPNOTSUPP) for what is not there,
- * or not known to be. hs_resident: whether all of it is known to be there. hs_tells_resident: whether that can be known
- * of this file. hs_is_local: whether its file system opens and closes it, and reads what is in the page cache, without
- * asking a server. None of them waits, but hs_is_local, and hs_tells_resident where it may.
+ * resident_preadv2.c or resident_none.c: the page cache. hs_read_resident: like pread, but -1
+ * (EOPNOTSUPP) for data that is not known to be in the page cache. hs_resident: whether all of the
+ * region is known to be there. hs_tells_resident: whether that can be known for this file.
+ * hs_is_local: whether its file system opens and closes the file, and reads data in the page cache,
+ * without asking a server. Only hs_is_local may wait, and hs_tells_resident if may_wait.
  */
 ssize_t hs_read_resident(int fd, void *buffer, size_t size, off_t offset);
 bool hs_resident(int fd, off_t offset, off_t length);
@@ -128,10 +133,11 @@ bool hs_tells_resident(int fd, off_t offset, bool may_wait);
 bool hs_is_local(int fd);
 
 /*
- * open_openat2.c or open_none.c: the regular file that path names below root. It is read whole if it has at most
- * `small` bytes: then content is the caller's to free, and fd is -1; else fd is open for reading. This may wait for
- * a disk or a scanner. But if known says which file is expected, it waits for nothing but a scanner. false: another way
- * has to be taken, for whatever reason; errno is EINTR if that is all. links: as the Rack app Files has it.
+ * open_openat2.c or open_none.c: opens the regular file that path names below root. A file of at
+ * most `small` bytes is read whole: the caller then frees content, and fd is -1. Otherwise fd is
+ * open for reading. This may wait for a disk or a scanner; if `known` describes the expected file,
+ * only for a scanner. false: the caller has to open the file in another way, for whatever reason,
+ * unless errno is EINTR. links: as for the Rack app Files.
  */
 enum hs_links { HS_LINKS_INSIDE, HS_LINKS_FOLLOW, HS_LINKS_REFUSE };
 struct hs_found {
@@ -145,7 +151,7 @@ struct hs_found {
 bool hs_open_below(const char *root, const char *path, enum hs_links links, off_t small,
                    const struct hs_found *known, struct hs_found *found);
 
-/* stats.c: these are ours, the others mean what lib/ says that they mean. */
+/* stats.c: C code uses these counters; lib/ defines the meaning of the others. */
 enum {
     HS_SMALL_RESPONSES,
     HS_SMALL_BYTES,
@@ -158,8 +164,9 @@ void hs_count(unsigned counter, uint64_t by);
 uint64_t hs_counted(unsigned counter);
 
 /*
- * owned.c: descriptors of ours, each closed by hs_own_close, or in a child that another thread than `by` forks meanwhile.
- * They are opened, and owned at once, between _begin and _end. _duplicate: as dup(2), all in one. false: errno.
+ * owned.c: descriptors of ours. hs_own_close closes each of them; in a child that a thread other
+ * than `by` forks meanwhile, the fork does. They are opened and registered between hs_own_begin and
+ * hs_own_end. hs_own_duplicate does all that with dup(2). false: see errno.
  */
 struct hs_owned {
     int fd;
@@ -178,11 +185,12 @@ hs_method hs_splice;
 hs_method hs_splice_by_own_pipe;
 bool hs_splice_compiled(void);
 bool hs_pipe_open(struct hs_owned pipe[2], uintptr_t by);
-void hs_pipe_widen(int fd); /* to hold much between fill and drain */
+void hs_pipe_widen(int fd); /* so that it holds more between fill and drain */
 
 /*
- * ktls.c or ktls_none.c: for a descriptor on which the kernel encrypts. _gone: the errno of a connection
- * that has ended, or 0. _close_record: lets go of what was sent with MSG_MORE.
+ * ktls.c or ktls_none.c: for a descriptor on which the kernel encrypts. hs_ktls_gone: the errno of
+ * a connection that has ended, or 0. hs_ktls_close_record: flushes bytes that were sent with
+ * MSG_MORE.
  */
 bool hs_ktls_compiled(void);
 bool hs_ktls_sends(int fd);
@@ -190,8 +198,8 @@ int hs_ktls_gone(int fd, bool *writable);
 void hs_ktls_close_record(int fd);
 
 /*
- * sigpipe.c: while held, SIGPIPE is not delivered to this native thread; what was raised meanwhile is gone at the
- * release. Held only where the program does not ignore it.
+ * sigpipe.c: while held, SIGPIPE is not delivered to this native thread; the release discards one
+ * that was raised meanwhile. It is held only if the program does not ignore SIGPIPE.
  */
 struct hs_sigpipe {
     bool held;
@@ -207,14 +215,16 @@ void hs_sigpipe_release(const struct hs_sigpipe *sigpipe);
 void hs_discard_sigpipe(void);
 
 /*
- * wait.c: until fd has one of the events, at most timeout_ns (negative: for ever), or with a negative fd just for the
- * time. 1: it has; 0: timed out; -1: errno, EINTR when a signal came.
+ * wait.c: waits until fd has one of the events, at most timeout_ns (negative: for ever). With a
+ * negative fd, it only waits for that time. 1: an event came; 0: timed out; -1: errno, EINTR for a
+ * signal.
  */
 int hs_wait(int fd, short events, int64_t timeout_ns);
 
 /*
- * alarm_timer.c or alarm_none.c: ends a system call of this native thread that waits, after_ns from when it is set and
- * then again and again. Between _begin and _end the thread gives no other thread its place.
+ * alarm_timer.c or alarm_none.c: interrupts a blocked system call of this native thread, after_ns
+ * after it is set, and then repeatedly. Between hs_alarm_begin and hs_alarm_end, the code must stay
+ * on this native thread.
  */
 struct hs_alarm {
     bool there;
@@ -232,8 +242,9 @@ enum hs_advice { HS_ADVICE_OK, HS_ADVICE_ERROR, HS_ADVICE_NOOP };
 enum hs_advice hs_os_advise_sequential(int fd, off_t offset, off_t length);
 
 /*
- * queue.c or queue_none.c. hs_queued: how many bytes the kernel has taken and not delivered; -1: it
- * doesn't say. hs_push: sends what TCP holds back, by Nagle's algorithm, or with more by MSG_MORE.
+ * queue.c or queue_none.c. hs_queued: how many bytes the kernel has accepted but not delivered; -1:
+ * unknown. hs_push: flushes bytes that TCP holds back by Nagle's algorithm, and, with more, by
+ * MSG_MORE.
  */
 int hs_queued(int fd);
 void hs_push(int fd, bool more);
@@ -242,7 +253,10 @@ void hs_push(int fd, bool more);
 bool hs_nagle_off(int fd);
 void hs_nagle_on(int fd);
 
-/* cork.c or cork_none.c: whole segments only, until uncorked. false: it can't be had, or somebody else has it. */
+/*
+ * cork.c or cork_none.c: TCP sends only whole segments until uncorked. false: not possible, or
+ * already corked.
+ */
 bool hs_cork(int fd);
 void hs_uncork(int fd);
 

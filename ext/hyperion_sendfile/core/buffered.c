@@ -1,6 +1,6 @@
 /*
- * The method that works between any two descriptors: pread into memory, send from it. For bodies
- * so small that this is cheaper than sendfile, and for pairs of descriptors that sendfile refuses.
+ * The method that works between any two descriptors: pread into memory, then send. For bodies so
+ * small that this is cheaper than sendfile, and for pairs of descriptors that sendfile refuses.
  */
 #include "sendfile.h"
 
@@ -22,13 +22,14 @@
 #endif
 
 /*
- * A small body is one read, and a head that fits is copied in front of it: one buffer costs the kernel
- * less than two. The buffer is not on the stack: a fiber may have little of that left, and a large array
- * would reach across its guard page. Nor is it kept for the thread, which would cost every thread as much.
+ * A small body is read at once, and a head that fits is copied in front of it, because sending one
+ * buffer is cheaper than sending two. The buffer is not on the stack: a fiber may have little stack
+ * left, and a large array would reach across its guard page. It is not kept per thread either,
+ * because every thread would then keep that much memory.
  */
 enum { BODY_ROOM = HS_SMALL_FILE_THRESHOLD, HEAD_ROOM = 4 * 1024 };
 
-/* A body up to this size is read whole, whatever the destination takes of it. */
+/* A body of up to this size is read whole, even if the destination accepts little at a time. */
 enum { ASKED_FROM = 8 * 1024 };
 
 /* Whether a write to fd returns rather than wait: O_NONBLOCK is set, or it is a regular file. */
@@ -38,7 +39,7 @@ hs_never_blocks(int fd)
     struct stat st;
     int flags = fcntl(fd, F_GETFL);
 
-    if (flags < 0) return errno == EBADF; /* which the call itself will say */
+    if (flags < 0) return errno == EBADF; /* the call itself will report it */
     return (flags & O_NONBLOCK) || (fstat(fd, &st) == 0 && S_ISREG(st.st_mode));
 }
 
@@ -57,7 +58,10 @@ write_holding_sigpipe(int fd, const struct iovec *pieces, int count)
     return written;
 }
 
-/* A blocking terminal that polls writable takes a byte without waiting, and no more is promised. */
+/*
+ * A blocking terminal that polls writable accepts one byte without blocking; more is not
+ * guaranteed.
+ */
 static ssize_t
 write_to_terminal(struct pollfd *ready, const char *bytes, size_t length)
 {
@@ -71,8 +75,8 @@ write_to_terminal(struct pollfd *ready, const char *bytes, size_t length)
 }
 
 /*
- * For what is no socket, and so has no MSG_DONTWAIT. A blocking pipe that polls writable takes
- * PIPE_BUF bytes without waiting, and no more is promised.
+ * For descriptors other than sockets, which have no MSG_DONTWAIT. A blocking pipe that polls
+ * writable accepts PIPE_BUF bytes without blocking; more is not guaranteed.
  */
 static ssize_t
 write_without_waiting(int fd, const struct iovec *pieces, int count)
@@ -110,7 +114,7 @@ hs_send_without_waiting(int fd, struct iovec *pieces, int count, bool more)
 
     if (MSG_NOSIGNAL == 0) hs_sigpipe_hold(&sigpipe);
     sent = send_pieces(fd, pieces, count, MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0));
-    err = errno == EPROTOTYPE ? EPIPE : errno; /* macOS, while the socket is being taken down */
+    err = errno == EPROTOTYPE ? EPIPE : errno; /* macOS, while the socket is being closed */
     hs_sigpipe_release(&sigpipe);
     if (sent < 0 && err == ENOTSOCK) return write_without_waiting(fd, pieces, count);
     errno = err;
@@ -125,7 +129,7 @@ send_without_waiting(int fd, const void *bytes, size_t length, bool more)
     return hs_send_without_waiting(fd, &piece, 1, more);
 }
 
-/* Bytes of head and region laid end to end, told apart. */
+/* Splits a count of bytes into those of the head and those of the region. */
 struct hs_moved
 hs_split(const struct hs_transfer *t, off_t sent, int err)
 {
@@ -135,7 +139,7 @@ hs_split(const struct hs_transfer *t, off_t sent, int err)
     return (struct hs_moved){.head = (size_t)of_head, .body = sent - of_head, .err = err};
 }
 
-/* What is left of the head alone. A short count comes with EAGAIN. */
+/* Sends the rest of the head alone. A short count is reported with EAGAIN. */
 struct hs_moved
 hs_send_head(const struct hs_transfer *t, bool more)
 {
@@ -163,16 +167,16 @@ hs_head_alone(const struct hs_transfer *t)
 typedef ssize_t reader(int fd, void *buffer, size_t size, off_t offset);
 
 /*
- * Head and region, up to the next chunk of it; a transfer that does not wait gets one piece, since it
- * reads by a descriptor that is good for one system call. Bytes read and not taken by the socket are
- * dropped and read again: the file is the only place that holds what is unsent.
+ * Sends the head and the next chunk of the region. A transfer that does not wait sends one piece,
+ * because its descriptor is guarded for one system call only. Bytes that were read but not accepted
+ * by the socket are dropped and read again: only the file holds unsent bytes.
  */
 static struct hs_moved
 read_and_send(const struct hs_transfer *t, reader *read, char *buffer, off_t chunk, off_t done)
 {
     size_t head = t->head_length - t->head_sent - (size_t)done; /* in front of the next piece */
     size_t room = chunk < BODY_ROOM ? (size_t)chunk : BODY_ROOM;
-    off_t end = done + (off_t)head + chunk; /* of head and chunk laid end to end */
+    off_t end = done + (off_t)head + chunk; /* of head and chunk together */
 
     memcpy(buffer, t->head + t->head_sent + done, head);
     do {
@@ -196,7 +200,7 @@ read_and_send(const struct hs_transfer *t, reader *read, char *buffer, off_t chu
     return hs_split(t, done, 0);
 }
 
-/* A pipe or the like in blocking mode, which takes PIPE_BUF bytes at a time. */
+/* Whether fd is a pipe or similar in blocking mode, which accepts PIPE_BUF bytes at a time. */
 static bool
 takes_little(int fd)
 {
@@ -213,7 +217,7 @@ is_full(int fd)
     return poll(&pollfd, 1, 0) == 0;
 }
 
-/* A head that is too long for the buffer goes ahead by itself. */
+/* A head that is too long for the buffer is sent first. */
 static struct hs_moved
 by_way_of_memory(const struct hs_transfer *t, reader *read)
 {

@@ -1,6 +1,6 @@
 /*
- * The methods of a transfer of DATA frames. What they move counts in bytes on the wire, and the head that
- * goes ahead apart from them.
+ * The methods that send DATA frames. Their counts are bytes on the wire; the head before the frames
+ * is counted separately.
  */
 #include "frames.h"
 
@@ -8,13 +8,16 @@
 #include <string.h>
 #include <sys/uio.h>
 
-/* What one write takes of memory, a frame being two stretches or three. */
+/* The most pieces of memory in one write; a frame has two or three of them. */
 enum { STRETCHES = 6 * 10 };
 
-/* So far apart are the boundaries at which a caller hears of memory, however slow the reader is. */
+/*
+ * If the source is memory, a caller gets a report at boundaries this many bytes apart, even for a
+ * slow reader.
+ */
 static const off_t MILESTONE = 256 * 1024;
 
-/* A head up to here is copied in front of the first frame's prefix. */
+/* A head of up to this many bytes is copied in front of the first frame's prefix. */
 enum { HEAD_ROOM = 4 * 1024 };
 
 static off_t
@@ -23,7 +26,7 @@ position(const struct hs_transfer *t)
     return t->offset + t->sent;
 }
 
-/* What is laid out at once: whoever hears of boundaries hears of one in each buffer. */
+/* How many bytes are laid out at once: a caller that gets reports gets one for each buffer. */
 static size_t
 room(const struct hs_transfer *t)
 {
@@ -33,7 +36,7 @@ room(const struct hs_transfer *t)
     return t->report && left < (off_t)f->capacity ? (size_t)left : f->capacity;
 }
 
-/* Makes the buffer hold what comes next. 1: it does; 0: the file has ended; -1: errno. */
+/* Fills the buffer with the next bytes. 1: filled; 0: the file has ended; -1: errno. */
 static int
 fill(const struct hs_transfer *t)
 {
@@ -61,7 +64,10 @@ add_head(const struct hs_transfer *t, struct iovec *pieces)
     return 1;
 }
 
-/* Tells what the socket took of the pieces. It stopped by itself where that is not all. */
+/*
+ * Sends the pieces, and reports how much the socket accepted. If that is less than all, the socket
+ * is full.
+ */
 static struct hs_moved
 send_all(const struct hs_transfer *t, struct iovec *pieces, int count, size_t asked)
 {
@@ -72,8 +78,8 @@ send_all(const struct hs_transfer *t, struct iovec *pieces, int count, size_t as
 }
 
 /*
- * What the socket does not take stays in the buffer, and is not read again: of a frame whose beginning is
- * out, the end is at hand, whatever becomes of the file.
+ * Bytes that the socket does not accept stay in the buffer, and are not read again. Therefore a
+ * frame that was begun can be completed, even if the file changes.
  */
 struct hs_moved
 hs_frames_buffered(const struct hs_transfer *t)
@@ -97,7 +103,7 @@ hs_frames_buffered(const struct hs_transfer *t)
     return moved;
 }
 
-/* Memory is sent from where it lies, with the prefixes between. */
+/* Sends memory in place, with the frame prefixes between its pieces. */
 struct hs_moved
 hs_frames_in_place(const struct hs_transfer *t)
 {
@@ -127,16 +133,16 @@ hs_frames_in_place(const struct hs_transfer *t)
     return send_all(t, pieces, count, asked);
 }
 
-/* What goes ahead of the next payload, laid end to end: the head's rest, padding, a prefix. */
+/* The bytes before the next payload: the rest of the head, padding, a prefix. */
 struct lead {
     char bytes[HEAD_ROOM + HS_FRAME_PADDING_MAX + HS_FRAME_PREFIX];
     size_t length;
 };
 
 /*
- * The next payload with what goes ahead of it. A prefix is a promise, which is not given before the file is
- * seen to have what it speaks of. False: it hasn't, or doesn't tell; or a boundary comes first that somebody
- * hears of, behind padding.
+ * Finds the next payload and the bytes before it. A prefix announces bytes, and is not sent before
+ * the file is seen to have them. False: the file does not have them, or cannot tell; or there is
+ * first a boundary, after padding, that has to be reported.
  */
 static bool
 next_payload(const struct hs_transfer *t, struct lead *lead, struct hs_stretch *s,
@@ -159,7 +165,7 @@ next_payload(const struct hs_transfer *t, struct lead *lead, struct hs_stretch *
     return false;
 }
 
-/* One payload with its lead, which is to the platform's sendfile a region with its head. */
+/* Sends one payload with its lead: for the platform's sendfile they are a region with its head. */
 static struct hs_moved
 send_payload(const struct hs_transfer *t, off_t *asked)
 {
@@ -186,12 +192,12 @@ send_payload(const struct hs_transfer *t, off_t *asked)
         split.refused = moved.refused;
         return split;
     }
-    /* Nothing of the next frame is promised, and the head, which would be of no use, is not sent either. */
+    /* The next frame is not begun, and the head, which would be useless without it, is not sent. */
     if (presence == HS_ABSENT) return (struct hs_moved){.err = 0};
     return (struct hs_moved){.err = EINVAL, .refused = true};
 }
 
-/* For frames so large that a system call for each is cheaper than to copy them. */
+/* For frames so large that a system call for each is cheaper than copying them. */
 struct hs_moved
 hs_frames_sendfile(const struct hs_transfer *t)
 {

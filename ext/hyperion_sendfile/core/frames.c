@@ -1,6 +1,6 @@
 /*
- * DATA frames: where on the wire what lies, and how to lay it out in memory. Pure arithmetic, and one
- * read; who sends it is in framed.c.
+ * DATA frames: computes which bytes are at which position on the wire, and lays them out in memory.
+ * Only arithmetic and one read; framed.c sends them.
  */
 #include "frames.h"
 
@@ -25,7 +25,7 @@ overhead(const struct hs_frames *f)
     return prefix_length(f) + f->padding;
 }
 
-/* Of a full frame, on the wire. */
+/* The bytes of a full frame on the wire. */
 static off_t
 full_frame(const struct hs_frames *f)
 {
@@ -48,7 +48,7 @@ at_most(off_t value, off_t limit)
     return value < limit ? value : limit;
 }
 
-/* How much of the region lies before this position. */
+/* How many bytes of the region are before this position. */
 off_t
 hs_frames_region(const struct hs_frames *f, off_t wire)
 {
@@ -115,7 +115,7 @@ boundary_before(const struct hs_frames *f, off_t wire)
     return hs_frames_at_boundary(f, wire) ? wire : wire - wire % full_frame(f);
 }
 
-/* Whether the file has what the frame that begins here announces. */
+/* Whether the file has the bytes that the frame at this position announces. */
 enum hs_presence
 hs_frames_in_file(const struct hs_frames *f, int fd, off_t wire)
 {
@@ -147,7 +147,7 @@ hs_frames_milestone(const struct hs_frames *f, off_t wire, off_t apart)
     return total - before <= step ? total : before + step;
 }
 
-/* Reads on until the pieces are full, or the file ends, or an error comes first. */
+/* Reads until the pieces are full, the file ends, or an error occurs. */
 static off_t
 read_all(hs_vector_reader *read, const void *in, struct iovec *pieces, int count, off_t offset,
          int *err)
@@ -174,7 +174,10 @@ read_all(hs_vector_reader *read, const void *in, struct iovec *pieces, int count
     return done;
 }
 
-/* Prefixes and padding of [wire, end) in their places; the pieces are the gaps that the region fills. */
+/*
+ * Writes prefixes and padding of [wire, end) to their places; the pieces are the gaps for the
+ * region.
+ */
 static int
 lay_out_around(const struct hs_frames *f, off_t wire, off_t end, char *to, struct iovec *pieces)
 {
@@ -207,8 +210,8 @@ fill_from_memory(const char *from, const struct iovec *pieces, int count)
 }
 
 /*
- * Of a file that ends before the region only whole frames are left. They go out first where an error stopped
- * the read, too: the next one will meet it again, or go on.
+ * If the file ends before the region, only whole frames are kept. The same holds if an error ended
+ * the read: the whole frames are sent first, and the next read gets the error again, or succeeds.
  */
 ssize_t
 hs_frames_lay_out(const struct hs_frames *f, int fd, off_t wire, char *to, size_t capacity,

@@ -1,4 +1,4 @@
-/* Nagle's algorithm put aside for the length of a transfer, on whatever is a TCP socket. */
+/* Turns Nagle's algorithm off during a transfer, if the destination is a TCP socket. */
 #include "sendfile.h"
 
 #include <netinet/in.h>
@@ -11,7 +11,7 @@ set_nodelay(int fd, int on)
     return setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) == 0;
 }
 
-/* Whether it was on, and so has to be put back. */
+/* Returns whether it was on, and therefore has to be turned on again. */
 bool
 hs_nagle_off(int fd)
 {
@@ -22,7 +22,7 @@ hs_nagle_off(int fd)
            set_nodelay(fd, 1);
 }
 
-/* What is queued by then does not come under it. On a connection that is gone it does nothing. */
+/* Bytes that are already queued are not affected. Does nothing if the connection has ended. */
 void
 hs_nagle_on(int fd)
 {

@@ -1,6 +1,6 @@
 /*
- * Descriptors that we open for ourselves. Who opened one closes it, on every path; but in a child forked meanwhile the
- * thread that would do so does not exist, and there the fork closes it.
+ * Descriptors that this gem opens for itself. The thread that opened one closes it on every path.
+ * In a child that is forked meanwhile, that thread does not exist, and the fork handler closes it.
  */
 #include "sendfile.h"
 
@@ -17,11 +17,11 @@ struct entry {
     uintptr_t by;
 };
 
-static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* held during a fork, too */
-static struct entry *table;                               /* by descriptor */
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* also held during a fork */
+static struct entry *table;                               /* index: the descriptor */
 static int table_size;
 static uint64_t serials;
-static atomic_int closing; /* entries that are gone, and whose close(2) may not have begun */
+static atomic_int closing; /* entries already removed, whose close(2) may not have begun */
 static uintptr_t (*running)(void);
 
 static bool
@@ -48,7 +48,7 @@ hs_own_begin(void)
     pthread_mutex_lock(&mutex);
 }
 
-/* Without memory to know it by, it is closed. */
+/* If there is no memory to register it, fd is closed. */
 bool
 hs_own(struct hs_owned *owned, int fd, uintptr_t by)
 {
@@ -82,8 +82,9 @@ hs_own_duplicate(struct hs_owned *owned, int fd, uintptr_t by)
 }
 
 /*
- * The lock is not held meanwhile: a close may wait for a server, or for a peer. The number is free as it begins. What
- * a fork has closed in this process is not closed again, as its number may be somebody else's by now.
+ * The lock is not held during the close, which may wait for a server or for a peer. The number is
+ * free as soon as the close begins. A descriptor that the fork handler has closed in this process
+ * is not closed again, because its number may have been reused.
  */
 void
 hs_own_close(struct hs_owned *owned)
@@ -106,8 +107,9 @@ hs_own_close(struct hs_owned *owned)
 }
 
 /*
- * A thread may be just about to close what it does not own any more, which a child would keep. It gets a moment to do
- * so, and no longer: a close that waits has given the number up before.
+ * A thread may be about to close a descriptor that is no longer registered, which a child would
+ * then keep. It gets a moment to do so, but no longer, because a close that waits has already
+ * released the number.
  */
 static void
 before_fork(void)
@@ -119,7 +121,10 @@ before_fork(void)
         nanosleep(&moment, NULL);
 }
 
-/* The thread that forked may do so in the middle of a call, from a signal handler say, and lives on. */
+/*
+ * The forking thread lives on in the child. It may even fork in the middle of a call, for example
+ * from a signal handler; therefore its own descriptors are kept.
+ */
 static void
 in_child(void)
 {
@@ -134,7 +139,7 @@ in_child(void)
     hs_own_end();
 }
 
-/* `thread` tells who runs, as `by` does who owns. Returns 0, or an errno. */
+/* `thread` returns the running thread, to compare with `by`. Returns 0 or an errno. */
 int
 hs_owned_init(uintptr_t (*thread)(void))
 {

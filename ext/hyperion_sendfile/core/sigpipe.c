@@ -1,25 +1,26 @@
 /*
- * SIGPIPE is kept from a thread while it sends: sendfile and splice raise it where send has MSG_NOSIGNAL. The mask is
- * that of a native thread, so it is held within one stretch of native code only.
+ * Blocks SIGPIPE for a thread while it sends: sendfile and splice raise it, and have no flag like
+ * send's MSG_NOSIGNAL. The signal mask belongs to the native thread, therefore it is held only
+ * within one stretch of native code.
  */
 #include "sendfile.h"
 
 #include <pthread.h>
 
-/* Ruby's own handler for SIGPIPE, which does nothing. NULL: not known. */
+/* Ruby's own handler for SIGPIPE, which does nothing; NULL: not known. */
 static void (*ruby_ignores)(int);
 
 static void (*handler_of(int signal))(int)
 {
     struct sigaction action;
 
-    /* Ruby installs its handlers with SA_SIGINFO; either kind stands in the same union. */
+    /* Ruby installs its handlers with SA_SIGINFO; both kinds are in the same union. */
     return sigaction(signal, NULL, &action) < 0 ? NULL : action.sa_handler;
 }
 
 /*
- * Ruby ignores SIGPIPE and SIGSYS by one and the same empty handler, other signals by another, and
- * nobody else would handle just these two alike: so it is known by sight.
+ * Ruby ignores SIGPIPE and SIGSYS by the same empty handler, and other signals by another one. No
+ * program would handle just these two alike, therefore a common handler identifies Ruby's.
  */
 void
 hs_sigpipe_init(void)
@@ -31,7 +32,7 @@ hs_sigpipe_init(void)
     }
 }
 
-/* Asked every time: the program may trap SIGPIPE at any moment. */
+/* Checked every time, because the program may trap SIGPIPE at any moment. */
 bool
 hs_sigpipe_does_harm(void)
 {
@@ -51,7 +52,7 @@ hs_sigpipe_hold(struct hs_sigpipe *sigpipe)
     pthread_sigmask(SIG_BLOCK, &held, &sigpipe->before);
     sigpipe->held = true;
 
-    /* Only a SIGPIPE that the program itself holds back can be pending already, and is its own. */
+    /* Only a SIGPIPE that the program itself blocks can already be pending; it must be kept. */
     sigpipe->was_pending = sigismember(&sigpipe->before, SIGPIPE) == 1 &&
                            sigpending(&pending) == 0 && sigismember(&pending, SIGPIPE) == 1;
 }
@@ -62,7 +63,9 @@ hs_sigpipe_release(const struct hs_sigpipe *sigpipe)
     sigset_t pending;
 
     if (!sigpipe->held) return;
-    /* Looked for whatever was reported: sendfile may raise it and still return an earlier count. */
+    /*
+     * Checked whatever the call returned: sendfile may raise it and still return an earlier count.
+     */
     if (!sigpipe->was_pending && sigpending(&pending) == 0 && sigismember(&pending, SIGPIPE) == 1) {
         hs_discard_sigpipe();
     }

@@ -1,14 +1,14 @@
-/* The methods of copy_small: whichever system calls are cheapest for a body of its size. */
+/* The methods of copy_small: the cheapest system calls for the size of the body. */
 #include "sendfile.h"
 
 /*
- * Up to here reading into memory and sending from it costs less than sendfile, which needs to know
- * first whether the socket would make it wait, and what SIGPIPE does; and a head needs no system
- * call of its own. Found by bench/.
+ * Up to this size, reading into memory and sending from it costs less than sendfile: sendfile first
+ * needs to know whether the socket would block it, and what SIGPIPE does, and a head needs a
+ * separate system call. bench/ finds the limit.
  */
 static const off_t BUFFERED_UP_TO = 8 * 1024;
 
-/* One body, one call: what sendfile refuses goes by memory at once. */
+/* A body that sendfile refuses is sent through memory within the same call. */
 static struct hs_moved
 sendfile_or_buffered(const struct hs_transfer *t)
 {

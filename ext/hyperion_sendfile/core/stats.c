@@ -1,4 +1,4 @@
-/* Counters that any thread may add to, at any time, with or without the GVL. */
+/* Counters that any thread may increase at any time, with or without the GVL. */
 #include "sendfile.h"
 
 #include <stdatomic.h>

@@ -1,4 +1,4 @@
-/* Whether the kernel may move bytes from a file by itself: an operator can turn that off. */
+/* The switch with which an operator turns sendfile and splice off. */
 #include "sendfile.h"
 
 #include <errno.h>
@@ -18,7 +18,7 @@ hs_kernel_copies(void)
     return !atomic_load(&off);
 }
 
-/* As a kernel refuses that has no such call for these descriptors. */
+/* Refuses like a kernel that does not support the call for these descriptors. */
 static struct hs_moved
 refuse(const struct hs_transfer *t)
 {

@@ -1,6 +1,6 @@
 /*
- * Runs a transfer, free of Ruby: attempt, count, wait, again. The only place that turns an errno
- * into a status.
+ * Runs a transfer without Ruby: attempt, count, wait, repeat. Only this file turns an errno into a
+ * status.
  */
 #include "frames.h"
 
@@ -10,25 +10,27 @@
 #include <time.h>
 
 /*
- * No more than this per system call: a socket that is drained as fast as it is filled never says EAGAIN. An attempt that does not wait may be
- * an event loop's, whose other fibers wait for it; and with kernel TLS a call for a peer that is gone keeps
- * all of it in memory.
+ * The most bytes per system call, because a socket that is drained as fast as it is filled never
+ * returns EAGAIN. SHORT_CHUNK is for attempts that do not wait, because other fibers of an event
+ * loop wait for them, and for kernel TLS, because a call for a peer that is gone keeps all its
+ * bytes in memory.
  */
 static const off_t CHUNK = 16 * 1024 * 1024;
 static const off_t SHORT_CHUNK = 4 * 1024 * 1024;
 
-/* A descriptor that polls writable and then takes nothing is asked again after a growing pause. */
+/* If a descriptor polls writable but accepts nothing, it is retried after increasing pauses. */
 static const int64_t FIRST_PAUSE_NS = 1000 * 1000;
 static const int PAUSE_DOUBLINGS = 5;
 
-/* A call that is interrupted more often than this in a row is asked again after such a pause, too. */
+/* A call that is interrupted more often than this in a row is also retried after such a pause. */
 static const int INTERRUPTIONS = 16;
 
 static const int LOOKS_PER_TIMEOUT = 4;
 
 /*
- * What one system call is asked for takes about so long, since some kernels hear of no signal before it returns: the
- * source may be a slow disk, or one across a network. Below the least it is the kernel that reads ahead.
+ * The size of a system call is chosen so that it takes about this long, because in some kernels no
+ * signal ends it early, and the source may be a slow disk or a network file system. A call of less
+ * than LEAST_CHUNK would not be quicker, because the kernel reads ahead.
  */
 static const int64_t CALL_NS = 50 * 1000 * 1000;
 static const off_t LEAST_CHUNK = 64 * 1024;
@@ -44,20 +46,20 @@ hs_now_ns(void)
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-/* What sendfile and splice say of a pair of descriptors that another method may still serve. */
+/* Errors of sendfile and splice after which another method may still serve the same descriptors. */
 bool
 hs_is_refusal(int err)
 {
     return err == EINVAL || err == ENOSYS || err == EOPNOTSUPP || err == ENOTSUP || err == EPERM ||
-           err == EOVERFLOW || /* Linux: an offset beyond what one of the file systems has */
+           err == EOVERFLOW || /* Linux: an offset beyond the limit of a file system */
            err == ESPIPE ||    /* Linux: the source has no offsets */
-           err == ENOTSOCK;    /* BSD, Darwin: the destination is no socket */
+           err == ENOTSOCK;    /* BSD, Darwin: the destination is not a socket */
 }
 
 /*
- * Under Nagle's algorithm a second short segment waits for the acknowledgement of the first, which
- * the peer may delay by 40 ms. So the last chunk is never a crumb: what is left, up to two chunks,
- * is halved.
+ * Under Nagle's algorithm, a second short segment waits for the acknowledgement of the first, which
+ * the peer may delay by 40 ms. Therefore the last chunk is never tiny: if less than two chunks are
+ * left, they are halved.
  */
 off_t
 hs_next_chunk(const struct hs_transfer *t)
@@ -77,9 +79,9 @@ complete(const struct hs_transfer *t)
 }
 
 /*
- * After a short count: does the file end here? Asked of the inode, because asking the socket by
- * another attempt could use up a pending error. Without a size (a device, a file of /proc), the
- * next call tells; and of frames, which are looked for in the file before the socket is asked.
+ * After a short count: does the file end here? The inode tells; another attempt on the socket could
+ * consume a pending error. For a file without a size (a device, a file of /proc), the next call
+ * tells. Frames do not need this, because the file is checked before each of them is sent.
  */
 static bool
 at_end_of_file(const struct hs_transfer *t)
@@ -100,9 +102,10 @@ sends_datagrams(int fd)
 }
 
 /*
- * The status after one attempt. An error that comes with bytes is told where there is a caller to
- * be told both; to one that does not wait, the bytes are told and the error comes with the next call.
- * But a datagram that fails is dropped with the head that was to begin it: the next call could succeed.
+ * The status after one attempt. If an error comes with bytes, a transfer that waits reports both.
+ * One that does not wait reports the bytes, and the next call gets the error. A datagram is an
+ * exception: if it fails, the kernel drops it together with the head that began it, and the next
+ * call could succeed.
  */
 static enum hs_status
 judge(const struct hs_transfer *t, const struct hs_moved *moved)
@@ -133,8 +136,9 @@ earlier(int64_t a, int64_t b)
 }
 
 /*
- * A large send buffer polls writable only when a third of it is free, which a slow reader takes long
- * for. So bytes that leave the kernel count as progress, too: its queue is looked at now and then.
+ * A large send buffer polls writable only when a third of it is free, which takes long with a slow
+ * reader. Therefore bytes that leave the kernel count as progress as well: its queue is checked now
+ * and then.
  */
 static void
 look_at_queue(struct hs_transfer *t)
@@ -168,7 +172,7 @@ wait_for_room(struct hs_transfer *t, int *idle, int64_t slice_end)
     }
 
     if (ready > 0) {
-        (*idle)++; /* unless the next attempt moves something */
+        (*idle)++; /* reset if the next attempt moves something */
         return HS_EAGAIN;
     }
     if (ready < 0 && errno == EINTR) return HS_INTERRUPTED;
@@ -182,7 +186,9 @@ wait_for_room(struct hs_transfer *t, int *idle, int64_t slice_end)
     return now >= slice_end ? HS_INTERRUPTED : HS_EAGAIN;
 }
 
-/* The next system call is to take about CALL_NS, going by the last one. */
+/*
+ * Adapts the size of the next system call, so that it takes about CALL_NS, judging by the last one.
+ */
 static void
 adapt_chunk(struct hs_transfer *t, off_t moved, int64_t took)
 {
@@ -219,7 +225,7 @@ attempt(struct hs_transfer *t)
         t->deadline_ns = after(t->timeout_ns);
         t->interruptions = 0;
     } else if (moved.err == EAGAIN && t->wait && t->deadline_ns != NEVER) {
-        t->deadline_ns += took; /* it waited for the file, and not for the peer */
+        t->deadline_ns += took; /* it waited for the file, not for the peer */
     }
     if (t->wait) adapt_chunk(t, moved.body, took);
     status = judge(t, &moved);
@@ -232,7 +238,7 @@ run_once(struct hs_transfer *t)
     off_t chunk = hs_next_chunk(t);
     enum hs_status status = attempt(t);
 
-    /* With an EAGAIN it was the socket that ended the attempt, and a pipe may hold more. */
+    /* After EAGAIN, the socket ended the attempt, and a pipe may hold more. */
     if (status == HS_PARTIAL && t->err == 0 && t->sent < chunk && at_end_of_file(t)) return HS_EOF;
     return status;
 }
@@ -244,8 +250,9 @@ is_sendfile(hs_method *method)
 }
 
 /*
- * A destination in blocking mode is written to by what waits in no mode. Whoever shares the description may change
- * the mode at any time, so it is looked at again after a wait.
+ * For a destination in blocking mode, sendfile is replaced by a method that never blocks. Another
+ * process that shares the file description may change the mode at any time, therefore it is checked
+ * again after each wait.
  */
 static void
 choose_method(struct hs_transfer *t)
@@ -255,7 +262,7 @@ choose_method(struct hs_transfer *t)
     t->stands_in = true;
 }
 
-/* All that it sends by are sends that raise no SIGPIPE. */
+/* Whether the method only uses sends that raise no SIGPIPE. */
 static bool
 raises_none(hs_method *method)
 {
@@ -264,13 +271,14 @@ raises_none(hs_method *method)
 }
 
 /*
- * The limit of a system call that waits after all: the mode has changed in the middle of it, or another writer took
- * the room. The alarm ends it when the deadline has come, as that was when the alarm was set.
+ * A limit for a system call that blocks after all, because the mode has changed during the call, or
+ * another writer took the room. The alarm interrupts it at the deadline that was valid when the
+ * alarm was set.
  */
 struct limit {
     struct hs_alarm alarm;
     int64_t due;
-    int doublings; /* of the time that a slow source gets */
+    int doublings; /* of the time for a slow source */
 };
 
 static void
@@ -291,8 +299,9 @@ begin_limit(const struct hs_transfer *t, struct limit *limit)
 }
 
 /*
- * After a system call that a signal may have ended. HS_TIMEOUT: the peer kept it waiting. It is not to blame where
- * it has room: then the source keeps us waiting, and is given more time, as a read may begin anew when it was ended.
+ * Called after a system call that a signal may have interrupted. HS_TIMEOUT: it waited for the
+ * peer. If the destination has room, it waited for the source instead. The source then gets more
+ * time, because an interrupted read may have to begin again.
  */
 static enum hs_status
 look_at_limit(struct hs_transfer *t, struct limit *limit, enum hs_status status)
@@ -317,7 +326,7 @@ run_waiting(struct hs_transfer *t, struct hs_sigpipe *sigpipe)
 {
     struct limit limit = {.due = NEVER};
     int64_t slice_end = after(t->slice_ns);
-    int idle = 0; /* times in a row that the socket was ready, and then took nothing */
+    int idle = 0; /* times in a row that the socket was ready but accepted nothing */
     enum hs_status status;
 
     if (t->deadline_ns == 0) t->deadline_ns = after(t->timeout_ns);
@@ -328,11 +337,11 @@ run_waiting(struct hs_transfer *t, struct hs_sigpipe *sigpipe)
         if (status == HS_PARTIAL || status == HS_INTERRUPTED) {
             status = look_at_limit(t, &limit, status);
         }
-        /* A short count is no reason to wait yet: a reader that keeps pace has made room by now. */
+        /* A short count is no reason to wait: a fast reader has made room by now. */
         if (status == HS_PARTIAL) {
             if (t->report) break;
             idle = 0;
-            /* A reader that keeps pace never lets poll wait, and so never lets it be woken. */
+            /* With a fast reader, poll never waits, and therefore no signal can interrupt it. */
             if (hs_wanted(t)) status = HS_INTERRUPTED;
             if (slice_end != NEVER && hs_now_ns() >= slice_end) status = HS_INTERRUPTED;
         } else if (status == HS_EAGAIN) {
@@ -347,8 +356,7 @@ run_waiting(struct hs_transfer *t, struct hs_sigpipe *sigpipe)
 }
 
 /*
- * Runs until there is something to say, which is in transfer->status; call again after
- * HS_INTERRUPTED.
+ * Runs until there is a result, which is in transfer->status; call again after HS_INTERRUPTED.
  */
 void
 hs_transfer_run(struct hs_transfer *t)
@@ -361,7 +369,7 @@ hs_transfer_run(struct hs_transfer *t)
     t->status = t->wait ? run_waiting(t, &sigpipe) : run_once(t);
     if (t->stands_in && t->status == HS_FAILED && t->err == ESPIPE) t->status = HS_UNSUPPORTED;
     if (t->status == HS_DONE || t->status == HS_EOF || t->status == HS_FAILED) {
-        hs_push(t->out_fd, t->status != HS_DONE); /* there may be no next byte to push these */
+        hs_push(t->out_fd, t->status != HS_DONE); /* perhaps no byte follows to push these */
     }
     hs_sigpipe_release(&sigpipe);
 }

@@ -1,4 +1,7 @@
-/* Waits for a descriptor. A signal ends the wait: Ruby wakes a thread by one, and repeats it until the thread has heard. */
+/*
+ * Waits for a descriptor. A signal ends the wait: Ruby wakes a thread by a signal, and repeats it
+ * until the thread reacts.
+ */
 #include "sendfile.h"
 
 #include <limits.h>
