@@ -1,8 +1,8 @@
 # frozen_string_literal: true
 
-# Probes what the system and this Ruby have, and compiles the one file for it out of each set of alternatives, from the
-# rooms ruby/, core/ and os/. Where nothing can be compiled (no compiler, JRuby, TruffleRuby) it writes a Makefile that
-# does nothing, and lib/ goes without the extension.
+# Probes the functions of the system and of this Ruby, and compiles the matching file of each set of alternatives from
+# the folders ruby/, core/ and os/. If nothing can be compiled (no compiler, JRuby, TruffleRuby), it writes a Makefile
+# that does nothing, and lib/ works without the extension.
 #
 #   --enable-strict, or HYPERION_STRICT=1   all warnings, as errors
 #   HYPERION_PLATFORM=portable              as if the system had no sendfile; or linux, darwin, freebsd
@@ -16,7 +16,7 @@ require "mkmf"
 
 def skip_extension(reason)
   message("#{reason}: hyperion-sendfile goes without its C extension, through userspace\n")
-  # RubyGems runs it whatever the Makefile says.
+  # RubyGems always runs make.
   message("there is no make either: set MAKE=true in the environment\n") unless ENV["MAKE"] || find_executable("make")
   File.write("Makefile", dummy_makefile($srcdir).join)
   exit
@@ -26,7 +26,7 @@ skip_extension("#{RUBY_ENGINE} has no C API to build on") unless RUBY_ENGINE == 
 
 def works?
   try_compile("#include <ruby.h>\n#include <stdatomic.h>\nint main(void) { return 0; }")
-rescue RuntimeError => e # mkmf's word for a compiler that is not there
+rescue RuntimeError => e # mkmf raises this if there is no compiler
   message(e.message.lines.first)
   false
 end
@@ -59,8 +59,8 @@ def const?(name, header)
   !WITHOUT.include?(name) && have_const(name, header)
 end
 
-# libruby has rb_thread_io_blocking_region(func, data, fd) up to Ruby 3.4, and (io, func, data) after that, which a
-# probe by name can't tell.
+# libruby has rb_thread_io_blocking_region(func, data, fd) up to Ruby 3.4, and (io, func, data) after that. A probe by
+# name cannot tell these apart.
 def region
   return "nogvl" if ENV["HYPERION_REGION"] == "nogvl" || !have_func("rb_thread_io_blocking_region")
 
@@ -73,7 +73,7 @@ def region
   "io"
 end
 
-# Some processors of 32 bits count in 64 by a library of the compiler's.
+# On some 32-bit processors, 64-bit atomics need a library of the compiler.
 def counts_by_itself?
   try_link(<<~C)
     #include <stdatomic.h>
@@ -86,7 +86,7 @@ end
 have_library("atomic") unless counts_by_itself?
 func?("rb_io_mode", "ruby/io.h") # and with it rb_io_closed_p
 func?("rb_io_open_descriptor", "ruby/io.h") # Ruby 3.3
-have_struct_member("rb_io_t", "wbuf", "ruby/io.h") unless WITHOUT.include?("wbuf") # not told by newer Rubies
+have_struct_member("rb_io_t", "wbuf", "ruby/io.h") unless WITHOUT.include?("wbuf") # newer Rubies hide it
 func?("rb_postponed_job_preregister", "ruby/debug.h") # Ruby 3.3
 func?("rb_thread_lock_native_thread", "ruby/thread.h") # Ruby 3.4
 region = region()
@@ -99,7 +99,7 @@ cork = os == "linux" ? "cork" : "cork_none"
 queue = const?("SIOCOUTQNSD", "linux/sockios.h") ? "queue" : "queue_none"
 opening = statx && have_const("RESOLVE_CACHED", "linux/openat2.h") ? "open_openat2" : "open_none"
 alarm = os == "linux" && const?("SIGEV_THREAD_ID", "signal.h") ? "alarm_timer" : "alarm_none"
-have_library("rt", "timer_create", "time.h") # where libc does not have it
+have_library("rt", "timer_create", "time.h") # if libc does not have it
 preadv = func?("preadv", "sys/uio.h") ? "read_preadv" : "read_pread"
 buffers = func?("rb_io_buffer_get_bytes_for_reading", "ruby/io/buffer.h") # Ruby 3.2
 memory = buffers ? "memory_io_buffer" : "memory_string"
@@ -118,12 +118,12 @@ $CFLAGS << " -std=c11 -fvisibility=hidden"
 
 if enable_config("strict", ENV["HYPERION_STRICT"] == "1")
   $CFLAGS << " -Wall -Wextra -Werror"
-  # Ruby's own headers are not ours to warn about.
+  # No warnings about Ruby's own headers.
   $INCFLAGS.gsub!(/-I(\$\((?:hdrdir|arch_hdrdir)\)\S*)/, '-isystem \1')
 end
 
 create_makefile("hyperion/http/sendfile/hyperion_sendfile")
 
-# mkmf knows the headers beside this file alone. Behind its own rules, the first of which is what make makes.
+# mkmf knows only the headers beside this file. Appended after mkmf's own rules, because make builds the first rule.
 headers = Dir.glob("{core,ruby}/*.h", base: $srcdir).map { |path| "$(srcdir)/#{path}" }
 File.write("Makefile", "\n$(OBJS): #{headers.join(" ")}\n", mode: "a")

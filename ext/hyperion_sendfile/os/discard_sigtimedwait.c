@@ -1,4 +1,4 @@
-/* Taking back a pending SIGPIPE where that can be done without the risk of waiting for one. */
+/* Discards a pending SIGPIPE by sigtimedwait, which never blocks. */
 #include "sendfile.h"
 
 #include <errno.h>

@@ -1,6 +1,6 @@
 /*
- * Taking back a pending SIGPIPE without sigtimedwait. The caller has seen it pending, and the one
- * that a write raises is pending for its thread alone, so sigwait finds it.
+ * Discards a pending SIGPIPE without sigtimedwait. The caller has seen that it is pending, and a
+ * SIGPIPE raised by a write is pending for its thread only, therefore sigwait returns at once.
  */
 #include "sendfile.h"
 

@@ -1,4 +1,4 @@
-/* Reading into several pieces of memory where only one can be filled at a time. */
+/* Reads into several pieces of memory on systems without preadv, one piece at a time. */
 #include "frames.h"
 
 #include <sys/uio.h>

@@ -1,4 +1,4 @@
-/* Reading into several pieces of memory at once. */
+/* Reads into several pieces of memory at once. */
 #include "frames.h"
 
 #include <sys/uio.h>

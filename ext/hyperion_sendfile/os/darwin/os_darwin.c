@@ -1,4 +1,4 @@
-/* macOS: sendfile(2); what it sent is reported along with an error. */
+/* macOS: sendfile(2), which can report sent bytes and an error in one call. */
 #include "sendfile.h"
 
 #include <errno.h>
@@ -20,8 +20,9 @@ hs_os_supported(void)
 }
 
 /*
- * sendfile would write a head by itself and then go on with the file, also where the socket took only a part
- * of the head; so a head goes out with the first piece of the region, in one write.
+ * sendfile would write the head separately, and then go on with the file even if the socket
+ * accepted only a part of the head. Therefore one write sends the head together with the first
+ * piece of the region.
  */
 static struct hs_moved
 send_head_and_piece(const struct hs_transfer *t)
@@ -32,7 +33,7 @@ send_head_and_piece(const struct hs_transfer *t)
     return hs_buffered(&once);
 }
 
-/* Errors that come before the kernel has moved, or counted, anything. */
+/* Errors that are raised before the kernel has moved or counted any byte. */
 static bool
 came_first(int err)
 {
@@ -40,9 +41,9 @@ came_first(int err)
 }
 
 /*
- * The count goes in and comes out by one variable. Going in, 0 would mean "to the end of the file"; a call
- * that is refused early enough leaves it as it was. A peer that has reset the connection is told as ENOTCONN,
- * and as EPROTOTYPE while the socket is being taken down.
+ * One variable passes the count in and out. As input, 0 would mean "to the end of the file"; a call
+ * that is refused early leaves the variable unchanged. After a reset by the peer, the error is
+ * ENOTCONN, or EPROTOTYPE while the socket is being closed.
  */
 struct hs_moved
 hs_os_sendfile(const struct hs_transfer *t)

@@ -1,4 +1,6 @@
-/* FreeBSD: sendfile(2) with a header of its own; what it sent is reported along with an error. */
+/*
+ * FreeBSD: sendfile(2), which takes a header, and can report sent bytes and an error in one call.
+ */
 #include "sendfile.h"
 
 #include <errno.h>
@@ -20,8 +22,8 @@ hs_os_supported(void)
 }
 
 /*
- * The bytes of the header count in what was sent, not in what is asked for, where 0 would mean "to
- * the end of the file". EBUSY: the pages are being read, come again.
+ * The header counts in the bytes sent, but not in the requested length, where 0 would mean "to the
+ * end of the file". EBUSY: the pages are being read; try again.
  */
 struct hs_moved
 hs_os_sendfile(const struct hs_transfer *t)

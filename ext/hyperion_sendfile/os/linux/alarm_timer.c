@@ -1,6 +1,7 @@
 /*
- * Linux: a signal to this very native thread, for when a system call keeps it. The signal is the one by which Ruby wakes
- * its threads: nobody else may use it, and its handler does nothing.
+ * Linux: a timer that sends a signal to this native thread, to interrupt a blocked system call. The
+ * signal is the one with which Ruby wakes its threads: no other code may use it, and its handler
+ * does nothing.
  */
 #include "sendfile.h"
 
@@ -12,7 +13,7 @@
 #define sigev_notify_thread_id _sigev_un._tid
 #endif
 
-/* It is repeated, since one that comes just before the system call would not end it. */
+/* Repeated, because a signal that comes just before the system call would not interrupt it. */
 static const long AGAIN_NS = 50 * 1000 * 1000;
 
 void

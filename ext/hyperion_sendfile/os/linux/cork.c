@@ -1,4 +1,4 @@
-/* TCP that waits until its segments are whole, for as long as a few writes take: Linux's TCP_CORK. */
+/* Linux: TCP_CORK, which makes TCP send only whole segments during a few writes. */
 #include "sendfile.h"
 
 #include <netinet/in.h>

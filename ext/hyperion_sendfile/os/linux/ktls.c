@@ -1,6 +1,7 @@
 /*
- * Kernel TLS on Linux: whether the kernel encrypts what is sent on a descriptor, and what it then
- * leaves to its user: to notice that the peer is gone, and to close a record that waits for more.
+ * Kernel TLS on Linux: finds out whether the kernel encrypts on a descriptor, and does what the
+ * kernel then leaves to its user: notice that the peer is gone, and close a record that waits for
+ * more data.
  */
 #include "sendfile.h"
 
@@ -19,7 +20,7 @@ hs_ktls_compiled(void)
     return true;
 }
 
-/* Asked with the common part alone, which is the only length that is right for every cipher. */
+/* Asks for the common part only: the one length that is valid for every cipher. */
 bool
 hs_ktls_sends(int fd)
 {
@@ -30,8 +31,8 @@ hs_ktls_sends(int fd)
 }
 
 /*
- * Once the error of a reset has been consumed, by whomever, the TLS layer reports success for every
- * byte and keeps it. The state of the connection is the only thing that still tells.
+ * Once any code has consumed the error of a reset, the TLS layer reports success for every byte,
+ * and keeps the bytes. Only the state of the connection then shows the reset.
  */
 int
 hs_ktls_gone(int fd, bool *writable)
@@ -41,19 +42,19 @@ hs_ktls_gone(int fd, bool *writable)
     socklen_t size = sizeof(err);
 
     if (poll(&pollfd, 1, 0) < 0)
-        return errno == EINTR ? 0 : errno; /* who could not ask must not go on waiting */
+        return errno == EINTR ? 0 : errno; /* without an answer, do not go on waiting */
     if (writable) *writable = (pollfd.revents & POLLOUT) != 0;
     if (!(pollfd.revents & (POLLERR | POLLHUP))) return 0;
 
-    /* POLLERR alone may be news in the error queue (timestamps), which is no error. */
+    /* POLLERR alone may come from the error queue (timestamps), which is not an error. */
     if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &size) == 0 && err != 0) return err;
     return pollfd.revents & POLLHUP ? EPIPE : 0;
 }
 
 /*
- * Bytes sent with MSG_MORE stay in an open record, for which there is no timer, and which close
- * drops. A control message says what kind of record is next, which closes the open one; with no byte
- * to send, there is no next.
+ * Bytes sent with MSG_MORE stay in an open record, which has no timer, and which a close drops. A
+ * control message announces the type of the next record, and thereby closes the open one; because
+ * no byte follows it, no new record is begun.
  */
 void
 hs_ktls_close_record(int fd)
@@ -70,5 +71,5 @@ hs_ktls_close_record(int fd)
     control.header.cmsg_len = CMSG_LEN(sizeof(APPLICATION_DATA));
     memcpy(CMSG_DATA(&control.header), &APPLICATION_DATA, sizeof(APPLICATION_DATA));
     (void)sendmsg(fd, &message,
-                  MSG_DONTWAIT | MSG_NOSIGNAL); /* best effort: the call has failed already */
+                  MSG_DONTWAIT | MSG_NOSIGNAL); /* best effort: the call has already failed */
 }

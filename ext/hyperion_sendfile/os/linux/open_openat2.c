@@ -1,6 +1,6 @@
 /*
- * Linux: opens a file below a folder by openat2(2), which judges symbolic links on the way. With RESOLVE_CACHED
- * (Linux 5.12) it refuses what it would have to ask a disk or a server for.
+ * Linux: opens a file below a folder by openat2(2), which checks symbolic links during the lookup.
+ * With RESOLVE_CACHED (Linux 5.12), it refuses a lookup that would wait for a disk or a server.
  */
 #include "sendfile.h"
 
@@ -40,7 +40,10 @@ nanoseconds(const struct statx_timestamp *time)
     return time->tv_sec * 1000000000 + time->tv_nsec;
 }
 
-/* What is told of a regular file; with at_once, what is known without asking a server. */
+/*
+ * Reads the facts of a regular file; with at_once, only those that are known without asking a
+ * server.
+ */
 static bool
 describe(int fd, bool at_once, struct hs_found *found)
 {
@@ -67,8 +70,8 @@ same(const struct hs_found *a, const struct hs_found *b)
 }
 
 /*
- * Opening itself is seen at the other end of a FIFO, by many a device, and by a scanner; naming is not. And a server
- * may be asked, which RESOLVE_CACHED would not prevent.
+ * Opening a file has effects: the other end of a FIFO, many devices and a scanner notice it. O_PATH
+ * has none. Opening may also ask a server, which RESOLVE_CACHED does not prevent.
  */
 static bool
 names_file(int folder, const char *path, uint64_t resolve, const struct hs_found *known)
@@ -105,7 +108,7 @@ open_below(const char *root, const char *path, enum hs_links links, const struct
     return fd;
 }
 
-/* Its content where that is small; not if that would have to wait and may not. */
+/* Reads the content of a small file; with at_once, only if that does not wait. */
 static void
 read_whole(struct hs_found *found, bool at_once)
 {

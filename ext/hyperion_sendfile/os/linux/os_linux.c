@@ -19,13 +19,13 @@ hs_os_supported(void)
 }
 
 /*
- * sendfile takes no head, so the head goes ahead under MSG_MORE and shares the first segment; not
- * ahead of a source without offsets, of which sendfile will send nothing.
+ * sendfile takes no head. Therefore the head is sent first with MSG_MORE, and shares the first
+ * segment. It is not sent if the source has no offsets, because sendfile will refuse such a source.
  */
 struct hs_moved
 hs_os_sendfile(const struct hs_transfer *t)
 {
-    off_t position = t->offset + t->sent; /* of ours: the file's own position is not used */
+    off_t position = t->offset + t->sent; /* our own variable: the file's position is not used */
     off_t chunk = hs_next_chunk(t);
     struct hs_moved moved = {0};
     ssize_t sent;

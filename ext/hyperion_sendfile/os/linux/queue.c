@@ -1,4 +1,7 @@
-/* What the kernel has taken and not yet delivered, and how to let go of what TCP holds back of it. */
+/*
+ * Tells how many bytes the kernel has accepted but not yet delivered, and flushes those that TCP
+ * holds back.
+ */
 #include "sendfile.h"
 
 #include <linux/sockios.h>
@@ -7,7 +10,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
-/* A socket tells by SIOCOUTQ, a pipe by FIONREAD, which it answers for both of its ends. */
+/* SIOCOUTQ for a socket; FIONREAD for a pipe, which works on both of its ends. */
 int
 hs_queued(int fd)
 {
@@ -18,10 +21,10 @@ hs_queued(int fd)
 }
 
 /*
- * Setting TCP_NODELAY sends what is queued, past Nagle's algorithm and MSG_MORE, also where it was
- * set before; resetting it leaves the queue as it is. If the kernel says that nothing is unsent, or the
- * descriptor is not TCP, nothing is held back. A kernel without SIOCOUTQNSD (gVisor, qemu-user) says
- * neither, and then it may be.
+ * Setting TCP_NODELAY sends the queued bytes, in spite of Nagle's algorithm and MSG_MORE, even if
+ * it was already set; resetting it does not affect the queue. If the kernel reports that nothing is
+ * unsent, or the descriptor is not TCP, nothing is held back. A kernel without SIOCOUTQNSD (gVisor,
+ * qemu-user) cannot tell, and then bytes may be held back.
  */
 void
 hs_push(int fd, bool more)

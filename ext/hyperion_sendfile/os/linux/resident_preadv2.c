@@ -1,6 +1,7 @@
 /*
- * Linux: what of a file is in the page cache. preadv2(2) with RWF_NOWAIT says so where the file system has it. Where
- * it has not (overlayfs, squashfs, erofs), mincore(2) of a mapping does, of which no page is touched.
+ * Linux: tells which parts of a file are in the page cache. preadv2(2) with RWF_NOWAIT tells if the
+ * file system supports it. If it does not (overlayfs, squashfs, erofs), mincore(2) tells, for a
+ * mapping whose pages are never touched.
  */
 #include "sendfile.h"
 
@@ -25,19 +26,22 @@
 #define XFS_SUPER_MAGIC 0x58465342
 #endif
 
-/* The page cache comes and goes in runs of pages; one in so many is asked for. */
+/*
+ * The page cache gains and loses runs of pages, therefore one byte in each stretch of this many
+ * bytes is probed.
+ */
 static const off_t PROBE_EVERY = 128 * 1024;
 
-/* Pages that mincore(2) is asked for at a time. */
+/* The most pages per call of mincore(2). */
 enum { PAGES = 1024 };
 
-/* Where no file has anything in the page cache. */
+/* An offset at which no file has data in the page cache. */
 static const off_t FAR = (off_t)1 << 43;
 
 /*
- * Devices whose file systems read what is in the page cache without asking a server first, as FUSE and NFS may. 0:
- * none yet. To ask for the type of a file system can mean to ask its server; so that is done by a thread that may
- * wait, and remembered.
+ * Devices whose file systems read data in the page cache without asking a server first, unlike FUSE
+ * and NFS. 0: a free entry. The type of a file system is remembered, because statfs(2) may ask its
+ * server, and is therefore called only by threads that may wait.
  */
 static _Atomic uint64_t local_devices[16];
 
@@ -60,16 +64,16 @@ ask(int fd, off_t offset)
     char byte;
     struct iovec iov = {.iov_base = &byte, .iov_len = 1};
 
-    if (preadv2(fd, &iov, 1, offset, RWF_NOWAIT) >= 0) return THERE; /* or the end of the file */
+    if (preadv2(fd, &iov, 1, offset, RWF_NOWAIT) >= 0) return THERE; /* also the end of the file */
     return errno == EAGAIN || errno == EINTR ? MISSING : REFUSED;
 }
 
-/* Whether all these pages, in whole ones, are in the page cache. */
+/* Whether all pages of this stretch are in the page cache. start is a multiple of the page size. */
 static bool
 pages_there(int fd, off_t start, size_t length, size_t page)
 {
     unsigned char there[PAGES];
-    /* PROT_NONE: not even mlockall(2) brings in a page of it. */
+    /* PROT_NONE, so that not even mlockall(2) reads a page of it. */
     void *map = mmap(NULL, length, PROT_NONE, MAP_SHARED, fd, start);
     size_t pages = (length + page - 1) / page;
     bool all;
@@ -83,8 +87,9 @@ pages_there(int fd, off_t start, size_t length, size_t page)
 }
 
 /*
- * Of a file that this process neither owns nor may write, the kernel says that all is there (Linux 5.2), and so also
- * what is not.
+ * For a file that this process neither owns nor may write, mincore(2) reports all pages as present
+ * (since Linux 5.2), even one that cannot be. Probing such a page shows whether the kernel tells
+ * the truth.
  */
 static bool
 tells_truth(int fd, size_t page)
@@ -98,7 +103,7 @@ tells_truth(int fd, size_t page)
     return !(there & 1);
 }
 
-/* What is known of the file without asking a server. */
+/* Reads the facts of the file that are known without asking a server. */
 static bool
 describe(int fd, uint64_t *device, off_t *size)
 {

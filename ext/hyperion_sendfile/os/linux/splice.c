@@ -1,6 +1,6 @@
 /*
- * splice(2): file → pipe → socket. The pipe holds the next bytes of the file: what a call leaves
- * in it is drained by the next call before anything is read, and counts only then.
+ * splice(2): file → pipe → socket. The pipe holds the next bytes of the file: bytes that a call
+ * leaves in it are drained by the next call before anything is read, and are counted only then.
  */
 #include "sendfile.h"
 
@@ -9,7 +9,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-/* A wider pipe means fewer turns of fill and drain. A hint: the kernel may refuse. */
+/* A larger pipe means fewer rounds of fill and drain. Only a hint: the kernel may refuse. */
 static const int PIPE_SIZE = 256 * 1024;
 
 bool
@@ -45,8 +45,8 @@ stopped(off_t body, int err)
 }
 
 /*
- * SPLICE_F_NONBLOCK speaks of the pipe only; a socket in blocking mode would make the drain wait,
- * so such a socket is refused.
+ * SPLICE_F_NONBLOCK applies only to the pipe. The drain would block on a socket in blocking mode,
+ * therefore such a socket is refused.
  */
 struct hs_moved
 hs_splice(const struct hs_transfer *t)
@@ -73,7 +73,7 @@ hs_splice(const struct hs_transfer *t)
             queued = (int)filled;
         }
 
-        /* Only while more of this response follows: on its last bytes it would cost a timer. */
+        /* Only while more of this response follows: its last bytes would wait for a timer. */
         more = t->sent + done + queued < t->length;
         drained = splice(t->pipe_r, NULL, t->out_fd, NULL, (size_t)(queued < left ? queued : left),
                          SPLICE_F_MOVE | SPLICE_F_NONBLOCK | (more ? SPLICE_F_MORE : 0));
@@ -87,8 +87,8 @@ hs_splice(const struct hs_transfer *t)
 }
 
 /*
- * By a pipe that lives no longer than the attempt; what is left in it is read again from the file.
- * No pipe to be had is no fault of the transfer: another method needs none.
+ * Uses a pipe that exists only during the attempt; bytes left in it are read again from the file.
+ * If no pipe can be opened, the method is refused, because another method needs none.
  */
 struct hs_moved
 hs_splice_by_own_pipe(const struct hs_transfer *transfer)

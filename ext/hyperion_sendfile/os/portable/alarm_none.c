@@ -1,4 +1,6 @@
-/* A system without timers for one thread: a system call that waits is ended by Ruby alone. */
+/*
+ * For systems without timers for one thread: only Ruby's signals interrupt a blocked system call.
+ */
 #include "sendfile.h"
 
 void

@@ -1,4 +1,7 @@
-/* Where there is no TCP_CORK. TCP_NOPUSH is none: what it has held back, its removal does not send everywhere. */
+/*
+ * For systems without TCP_CORK. TCP_NOPUSH does not replace it: on some systems, resetting it does
+ * not flush.
+ */
 #include "sendfile.h"
 
 bool

@@ -1,4 +1,4 @@
-/* Where no kernel encrypts for us, or not by Linux's interface: nothing to guard. */
+/* For systems without kernel TLS, or with another interface than Linux's: nothing to guard. */
 #include "sendfile.h"
 
 bool

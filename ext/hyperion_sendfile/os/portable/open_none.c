@@ -1,4 +1,4 @@
-/* Where there is no openat2(2): Ruby opens the file. */
+/* For systems without openat2(2): Ruby opens the file. */
 #include "sendfile.h"
 
 #include <errno.h>

@@ -1,4 +1,4 @@
-/* Any other system with POSIX: no sendfile, so the methods above this file go through memory. */
+/* For other POSIX systems: no sendfile, therefore all bytes go through memory. */
 #include "sendfile.h"
 
 #include <errno.h>

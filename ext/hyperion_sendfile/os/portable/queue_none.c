@@ -1,4 +1,4 @@
-/* Where the kernel does not say what it has yet to deliver. */
+/* For systems whose kernel does not report undelivered bytes. */
 #include "sendfile.h"
 
 int
@@ -8,7 +8,10 @@ hs_queued(int fd)
     return -1;
 }
 
-/* Without MSG_MORE only Nagle's algorithm holds anything, and an option set and reset can't undo it. */
+/*
+ * Without MSG_MORE, only Nagle's algorithm holds bytes back, and setting and resetting an option
+ * does not flush them.
+ */
 void
 hs_push(int fd, bool more)
 {

@@ -1,4 +1,4 @@
-/* Where the page cache can't be asked: nothing is known to be there. */
+/* For systems that cannot tell the state of the page cache: no data is known to be there. */
 #include "sendfile.h"
 
 #include <errno.h>

@@ -1,4 +1,4 @@
-/* Where there is no splice: every transfer by it is refused, and no pipe is ever opened. */
+/* For systems without splice: it is always refused, and no pipe is ever opened. */
 #include "sendfile.h"
 
 #include <errno.h>
