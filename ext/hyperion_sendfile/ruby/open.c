@@ -6,7 +6,6 @@
 #include "glue.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -149,52 +148,53 @@ native_open_known(int argc, VALUE *argv, VALUE self)
     return rb_ensure(to_ruby, (VALUE)&found, release, (VALUE)&found);
 }
 
-static ID CLOSING; /* set in a file that a thread is closing */
+struct closing {
+    VALUE file;
+    struct hs_held held;
+};
 
-static void *
-close_without_gvl(void *data)
+static VALUE
+hold(VALUE argument)
 {
-    int *fd = data;
+    struct closing *closing = (struct closing *)argument;
 
-    close(*fd);
-    *fd = -1;
-    return NULL;
+    hs_hold(&closing->held, closing->file);
+    return Qnil;
 }
 
 static VALUE
-close_descriptor(VALUE data)
+let_go(VALUE argument)
 {
-    int *fd = (int *)data;
-
-    rb_nogvl(close_without_gvl, fd, NULL, NULL, RB_NOGVL_INTR_FAIL);
-    if (*fd >= 0) close_without_gvl(fd); /* an interrupt was pending */
+    hs_release(&((struct closing *)argument)->held);
     return Qnil;
+}
+
+static VALUE
+close_file(VALUE argument)
+{
+    return rb_ensure(rb_io_close, ((struct closing *)argument)->file, let_go, argument);
 }
 
 /*
  * Native.close(file) -> nil
  *
- * As IO#close, which keeps the GVL while it closes a file that was opened for reading; that can take as long as a
- * server likes. The file gives its descriptor up first. Therefore nobody else can close that number, which might be
- * another file's by then.
+ * As IO#close, which keeps the GVL while it closes a file that was opened for reading; that can take
+ * as long as a server likes. So the descriptor is held, and closed by whoever holds it last.
  */
 static VALUE
 native_close(VALUE self, VALUE file)
 {
-    int fd = hs_in_descriptor(file);
+    struct closing closing = {.file = file, .held = HS_HOLDS_NOTHING};
 
     (void)self;
-    if (RTEST(rb_attr_get(file, CLOSING))) return Qnil;
-    if (!RTEST(rb_funcall(file, rb_intern("autoclose?"), 0))) return rb_io_close(file);
-    rb_ivar_set(file, CLOSING, Qtrue);
-    rb_funcall(file, rb_intern("autoclose="), 1, Qfalse);
-    return rb_ensure(rb_io_close, file, close_descriptor, (VALUE)&fd);
+    (void)hs_in_descriptor(file); /* or what is wrong with it */
+    rb_ensure(hold, (VALUE)&closing, close_file, (VALUE)&closing);
+    return Qnil;
 }
 
 void
 hs_init_open(VALUE mNative)
 {
-    CLOSING = rb_intern("hyperion_sendfile_closing");
     rb_define_singleton_method(mNative, "close", native_close, 1);
     rb_define_singleton_method(mNative, "open_below", native_open_below, 3);
     rb_define_singleton_method(mNative, "open_known", native_open_known, -1);

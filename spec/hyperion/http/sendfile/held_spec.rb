@@ -109,6 +109,16 @@ RSpec.describe Hyperion::Http::Sendfile, "holding descriptors", needs: :extensio
     expect(open?(number)).to be(false)
   end
 
+  it "sends on from a file that is closed without the GVL, and closes it at the end" do
+    file = sparse_file(1 << 20)
+    number = file.fileno
+    sender, reader, = stalled(file, 1 << 20)
+    S.const_get(:Native).close(file)
+    reader.go
+    expect(sender.value).to eq(1 << 20)
+    expect(open?(number)).to be(false)
+  end
+
   it "duplicates the descriptor of an IO that does not close it, whose owner may" do
     owner = sparse_file(64 << 20)
     number = owner.fileno
