@@ -187,6 +187,7 @@ native_close(VALUE self, VALUE file)
     struct closing closing = {.file = file, .held = HS_HOLDS_NOTHING};
 
     (void)self;
+    if (hs_closed(file)) return Qnil;
     (void)hs_in_descriptor(file); /* or what is wrong with it */
     rb_ensure(hold, (VALUE)&closing, close_file, (VALUE)&closing);
     return Qnil;
