@@ -149,6 +149,24 @@ RSpec.describe S::Files, needs: :extension do
     end
   end
 
+  it "leaves no file open when its thread is killed meanwhile", if: Interposed.available?, needs: %i[extension linux] do
+    File.binwrite("#{dir}/file", payload(100_000))
+    output = Interposed.run("slow_open", slow_open, <<~RUBY, dir)
+      require "hyperion/http/sendfile/rack"
+
+      app = Hyperion::Http::Sendfile::Files.new(ARGV.fetch(0))
+      beats, beat = IO.pipe
+      ENV["BEATS"] = beats.fileno.to_s
+      GC.disable
+      beat.write(".")
+      thread = Thread.new { app.call({ "REQUEST_METHOD" => "GET", "PATH_INFO" => "/file" }) }
+      sleep 0.001 while beats.wait_readable(0) # and then it opens
+      thread.kill.join # ends its waiting for beats, and the file is opened
+      puts ObjectSpace.each_object(File).reject(&:closed?).size
+    RUBY
+    expect(output.lines.map(&:chomp)).to eq(["stood still", "0"])
+  end
+
   # Closing a file takes so many turns of somebody else, too, as if a server had to be told.
   slow_close = <<~C
     #define _GNU_SOURCE

@@ -46,6 +46,7 @@ to_ruby(VALUE argument)
     struct hs_found *found = (struct hs_found *)argument;
     VALUE source;
 
+    rb_thread_check_ints(); /* A kill that came meanwhile: a File would be left to the garbage collector. */
     if (found->content) {
         source = rb_str_new(found->content, (long)found->size);
     } else {
