@@ -1,5 +1,6 @@
 /*
- * hyperion_sendfile: a region of a file to a socket. This file has the public methods. Read on in this order:
+ * hyperion_sendfile: sends a region of a file to a socket. This file has the public methods. Read
+ * on in this order:
  *
  *   sendfile.h             the internal contract: one struct for a transfer, one function per platform
  *   ruby/arguments.c       Ruby values to descriptors and byte counts
@@ -40,8 +41,8 @@ hs_status_symbol(enum hs_status status)
 }
 
 /*
- * Checks every argument before anything is opened or sent. What may run Ruby code comes first, so that
- * the destination, looked up last, is still what it was when the transfer begins.
+ * Checks every argument before anything is opened or sent. Look up the destination's descriptor
+ * last: the other conversions may call Ruby code, which could close it.
  */
 static inline struct hs_call
 region_call(VALUE out, VALUE in, VALUE offset, VALUE len, hs_method *method)
@@ -58,8 +59,8 @@ region_call(VALUE out, VALUE in, VALUE offset, VALUE len, hs_method *method)
 }
 
 /*
- * One attempt, as [bytes, status]. A block gets the bytes as well, and also when an exception keeps
- * the result from being returned.
+ * One attempt, as [bytes, status]. A block is called with the bytes sent, even if an exception
+ * prevents the result from being returned.
  */
 static VALUE
 one_attempt(struct hs_call *call)
@@ -79,7 +80,7 @@ splice_attempt(struct hs_call *call)
 {
     VALUE outcome = one_attempt(call);
 
-    /* Only a kernel without the call says something of every transfer to come. */
+    /* Only a kernel without the system call will refuse every later transfer as well. */
     if (call->transfer.status == HS_UNSUPPORTED && call->transfer.err == ENOSYS) {
         atomic_store(&splice_marked_unsupported, true);
     }
@@ -91,9 +92,9 @@ splice_attempt(struct hs_call *call)
  *   Hyperion::Http::Sendfile.copy(out, in, offset, len) -> [bytes, status]
  *   Hyperion::Http::Sendfile.copy(out, in, offset, len) { |bytes| } -> [bytes, status]
  *
- * One attempt to send +len+ bytes of +in+, from +offset+ on, by sendfile(2); it never waits for
- * the socket, whatever mode that is in, and moves no file position. +out+ is an IO or an Integer
- * file descriptor, +in+ the same or something whose +to_io+ is an IO; +offset+ and +len+ are bytes.
+ * One attempt to send +len+ bytes of +in+, from +offset+ on, by sendfile(2). It never waits for the
+ * socket, whatever its mode, and moves no file position. +out+ is an IO or an Integer file
+ * descriptor, +in+ the same or an object whose +to_io+ is an IO; +offset+ and +len+ are bytes.
  *
  * status is one of
  * :done::        all +len+ bytes are out
@@ -102,12 +103,12 @@ splice_attempt(struct hs_call *call)
  * :eof::         the file ends before +len+; the bytes are those sent before that
  * :unsupported:: this pair of descriptors or this kernel can't, nothing was sent: use another route
  *
- * A block gets the bytes, too, if there are any, and gets them also when an interrupt (Thread#kill,
- * Timeout) keeps them from being returned.
+ * A block is called with the bytes sent, if there are any, even if an interrupt (Thread#kill,
+ * Timeout) prevents the call from returning them.
  *
  * Raises ArgumentError, TypeError, RangeError or IOError for a bad argument, and Errno::* for any
- * other error of the kernel; but when bytes were sent, those are returned, and the error comes with
- * the next call. See sendfile(2).
+ * other error of the kernel. If bytes were sent before the error, the call returns them, and the
+ * next call raises. See sendfile(2).
  */
 static VALUE
 sendfile_copy(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len)
@@ -123,16 +124,16 @@ sendfile_copy(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len)
  *   Hyperion::Http::Sendfile.copy_small(out, in, offset, len, head = nil) -> bytes
  *   Hyperion::Http::Sendfile.copy_small(out, in, offset, len, head = nil) { |bytes, head_bytes| } -> bytes
  *
- * One attempt to send a body of at most SMALL_FILE_THRESHOLD bytes, by whichever system calls are
- * cheapest for its size. Never waits: 0 when the socket is full, and a short count when it fills
- * up or the file ends. +head+, a String, goes out before the body, in one segment with it where
- * that fits, and its bytes count in the result. A block gets the bytes of body and head, if there are
- * any, also when an interrupt keeps them from being returned.
+ * One attempt to send a body of at most SMALL_FILE_THRESHOLD bytes, by the cheapest system calls
+ * for its size. Never waits: returns 0 if the socket is full, and a short count if it fills up or
+ * the file ends. +head+, a String, is sent before the body, in the same segment if it fits, and its
+ * bytes count in the result. A block is called with the bytes of body and head, if any were sent,
+ * even if an interrupt prevents the call from returning them.
  *
- * The count is short, too, when sendfile refuses the body after the head is out, and, with ::keep_gvl=,
- * where the page cache has only a beginning of the body.
+ * The count is also short if sendfile refuses the body after the head was sent, and, with
+ * ::keep_gvl=, if only the beginning of the body is in the page cache.
  *
- * Raises as ::copy does, and ArgumentError when +len+ is over SMALL_FILE_THRESHOLD. See pread(2),
+ * Raises like ::copy, and ArgumentError if +len+ is over SMALL_FILE_THRESHOLD. See pread(2),
  * send(2), sendfile(2).
  */
 static VALUE
@@ -166,8 +167,8 @@ sendfile_copy_small(int argc, VALUE *argv, VALUE self)
  * call-seq:
  *   Hyperion::Http::Sendfile.copy_splice(out, in, offset, len) -> [bytes, status]
  *
- * Like ::copy, by splice(2) through a pipe that is opened and closed within the call. +:unsupported+
- * also when there is no pipe to be had, and for an +out+ in blocking mode.
+ * Like ::copy, but by splice(2) through a pipe that is opened and closed within the call. Also
+ * returns +:unsupported+ if no pipe can be opened, or if +out+ is in blocking mode.
  */
 static VALUE
 sendfile_copy_splice(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len)
@@ -183,9 +184,10 @@ sendfile_copy_splice(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len)
  * call-seq:
  *   Hyperion::Http::Sendfile.copy_splice_into_pipe(out, in, offset, len, pipe_r, pipe_w) -> [bytes, status]
  *
- * Like ::copy, by splice(2) through the caller's pipe, which serves one response and is thrown away
- * after an error or a change of route. What an earlier call left in the pipe is the next bytes of
- * the file, those at +offset+: it goes out first, and counts when it has reached +out+.
+ * Like ::copy, but by splice(2) through the caller's pipe. Use a pipe for one response, and close
+ * it after an error or a change of route. Bytes that an earlier call left in the pipe are the next
+ * bytes of the file, at +offset+: they are sent first, and are counted when they have reached
+ * +out+.
  */
 static VALUE
 sendfile_copy_splice_into_pipe(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len,
@@ -212,8 +214,8 @@ is_positive(VALUE integer)
  *   Hyperion::Http::Sendfile.fadvise_sequential(file, len, offset = 0) -> :ok, :error or :noop
  *
  * Tells the kernel that +len+ bytes of +file+, from +offset+ on, will be read in order, so that it
- * reads further ahead. A hint: +:error+ when the kernel won't have it, +:noop+ when there is no such
- * call or +len+ is not positive. See posix_fadvise(2).
+ * reads further ahead. Only a hint: +:error+ if the kernel refuses it, +:noop+ if there is no such
+ * system call or +len+ is not positive. See posix_fadvise(2).
  */
 static VALUE
 sendfile_fadvise_sequential(int argc, VALUE *argv, VALUE self)
@@ -230,8 +232,8 @@ sendfile_fadvise_sequential(int argc, VALUE *argv, VALUE self)
     hs_check_region(offset, length);
 
     /*
-     * Under the GVL: the call notes the advice and returns, while to give the GVL up for it would cost
-     * a transfer beside a busy thread a second time slice.
+     * Called with the GVL held: the system call only stores the advice, and releasing the GVL
+     * beside a busy thread would cost the transfer a second time slice.
      */
     switch (hs_os_advise_sequential(fd, offset, length)) {
     case HS_ADVICE_OK: return ID2SYM(id_ok);
@@ -244,7 +246,7 @@ sendfile_fadvise_sequential(int argc, VALUE *argv, VALUE self)
  * call-seq:
  *   Hyperion::Http::Sendfile.platform_tag -> :linux, :darwin, :bsd or :unsupported
  *
- * Whose sendfile this build uses.
+ * The system whose sendfile this build uses.
  */
 static VALUE
 sendfile_platform_tag(VALUE self)
@@ -257,7 +259,7 @@ sendfile_platform_tag(VALUE self)
  * call-seq:
  *   Hyperion::Http::Sendfile.supported? -> true or false
  *
- * Whether this build has a sendfile to call.
+ * Whether this build has sendfile(2).
  */
 static VALUE
 sendfile_supported_p(VALUE self)
@@ -270,7 +272,7 @@ sendfile_supported_p(VALUE self)
  * call-seq:
  *   Hyperion::Http::Sendfile.splice_supported? -> true or false
  *
- * Whether this build has splice(2) to call.
+ * Whether this build has splice(2).
  */
 static VALUE
 sendfile_splice_supported_p(VALUE self)
@@ -283,8 +285,8 @@ sendfile_splice_supported_p(VALUE self)
  * call-seq:
  *   Hyperion::Http::Sendfile.mark_splice_unsupported! -> nil
  *
- * Turns the splice route off for the life of this process. For a kernel without the call (ENOSYS)
- * alone: one pair of descriptors that it refuses says nothing of the next.
+ * Turns the splice route off until this process ends. Only for a kernel without the system call
+ * (ENOSYS): if it refuses one pair of descriptors, it may accept the next.
  */
 static VALUE
 sendfile_mark_splice_unsupported(VALUE self)
@@ -298,7 +300,7 @@ sendfile_mark_splice_unsupported(VALUE self)
  * call-seq:
  *   Hyperion::Http::Sendfile.small_file_threshold -> 65536
  *
- * The largest +len+ that ::copy_small takes, in bytes.
+ * The largest +len+ that ::copy_small accepts, in bytes.
  */
 static VALUE
 sendfile_small_file_threshold(VALUE self)
@@ -311,11 +313,11 @@ sendfile_small_file_threshold(VALUE self)
  * call-seq:
  *   Hyperion::Http::Sendfile.keep_gvl = true or false
  *
- * Whether ::copy_small, and with it every small response, keeps the GVL when nothing can make it
- * wait: the body is in the page cache (preadv2(2) with RWF_NOWAIT says so) and the socket is not
- * asked to wait (MSG_DONTWAIT). Beside a busy Ruby thread, which holds the GVL for 100 ms at a time
- * once it has it, a response then takes microseconds. The price: other threads stand still while a
- * small body is copied twice. Where the page cache can't be asked, nothing changes. Off unless the
+ * Whether ::copy_small, and therefore every small response, keeps the GVL if nothing can block: the
+ * body is in the page cache (preadv2(2) with RWF_NOWAIT), and the socket is written to with
+ * MSG_DONTWAIT. Beside a busy Ruby thread, which holds the GVL for 100 ms at a time, a response
+ * then takes microseconds. In return, other threads cannot run while a small body is copied twice.
+ * On systems that cannot tell the state of the page cache, nothing changes. Off unless the
  * environment has HYPERION_HTTP_KEEP_GVL=1.
  */
 static VALUE
@@ -343,10 +345,11 @@ sendfile_keep_gvl_p(VALUE self)
  * call-seq:
  *   Hyperion::Http::Sendfile.sendfile_enabled = true or false
  *
- * Whether sendfile(2) and splice(2) may be used, from the next call on. For file systems that deliver wrong or
- * stale bytes by them, as shared folders of virtual machines, NFS, SMB and FUSE have done: where it is off,
- * everything is read into memory and sent from there, and ::copy, ::copy_splice and ::copy_splice_into_pipe answer
- * +:unsupported+. On unless the environment has HYPERION_HTTP_SENDFILE=0.
+ * Whether sendfile(2) and splice(2) may be used, from the next call on. Turn this off for file
+ * systems on which they deliver wrong or stale bytes, as shared folders of virtual machines, NFS,
+ * SMB and FUSE have done. Everything is then read into memory and sent from there, and ::copy,
+ * ::copy_splice and ::copy_splice_into_pipe return +:unsupported+. On unless the environment has
+ * HYPERION_HTTP_SENDFILE=0.
  */
 static VALUE
 sendfile_set_sendfile_enabled(VALUE self, VALUE enabled)
@@ -360,7 +363,7 @@ sendfile_set_sendfile_enabled(VALUE self, VALUE enabled)
  * call-seq:
  *   Hyperion::Http::Sendfile.sendfile_enabled? -> true or false
  *
- * Whether this build has sendfile(2), and it is not switched off: see ::sendfile_enabled=.
+ * Whether this build has sendfile(2), and sendfile is not turned off: see ::sendfile_enabled=.
  */
 static VALUE
 sendfile_sendfile_enabled_p(VALUE self)

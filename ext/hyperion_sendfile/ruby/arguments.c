@@ -1,4 +1,7 @@
-/* Turns Ruby arguments into descriptors and byte counts, or says which of them is wrong and why. */
+/*
+ * Turns Ruby arguments into descriptors and byte counts, or raises an error that says which one is
+ * wrong and why.
+ */
 #include <ruby.h>
 #include <ruby/io.h>
 
@@ -23,7 +26,7 @@ descriptor_number(VALUE number, const char *name)
     return (int)FIX2LONG(number);
 }
 
-/* Asked of no method: what a method returns by lets interrupts in. */
+/* Not by a Ruby method, because interrupts can be raised when it returns. */
 #ifdef HAVE_RB_IO_MODE
 bool
 hs_closed(VALUE io)
@@ -56,7 +59,7 @@ mode(VALUE io)
 #ifdef HAVE_RB_IO_T_WBUF
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored                                                                     \
-    "-Wdeprecated-declarations" /* while it is there, nothing else tells */
+    "-Wdeprecated-declarations" /* while the field exists, there is no other way */
 static bool
 empty_buffer(VALUE io)
 {
@@ -64,7 +67,7 @@ empty_buffer(VALUE io)
 }
 #pragma GCC diagnostic pop
 #else
-/* Such a Ruby doesn't tell what is in its buffer. In sync mode there will rarely be anything. */
+/* Such a Ruby does not tell what is in its buffer. In sync mode there is rarely anything. */
 static bool
 empty_buffer(VALUE io)
 {
@@ -88,7 +91,10 @@ open_file(VALUE io, const char *name, int needed)
     return fptr;
 }
 
-/* Whether Ruby holds nothing back for out. False for what is closed or no IO, which is for others to say. */
+/*
+ * Whether Ruby has nothing buffered for out. False for a closed IO and for other objects; the
+ * caller reports these.
+ */
 bool
 hs_flushed(VALUE out)
 {
@@ -96,8 +102,8 @@ hs_flushed(VALUE out)
 }
 
 /*
- * The descriptor to write to. Only a real IO or a number will do: what merely wraps an IO may be
- * encrypting what is written to it.
+ * The descriptor to write to. out must be a real IO or a number: an object that wraps an IO may
+ * encrypt the bytes that are written to it.
  */
 int
 hs_out_descriptor(VALUE out)
@@ -113,8 +119,8 @@ hs_out_descriptor(VALUE out)
 }
 
 /*
- * What to read from: an IO, a number, or what turns into an IO, like a Tempfile. Asked once, since it
- * may run Ruby code, and the IO that it answers has to be kept alive.
+ * The source: an IO, a number, or an object with to_io, like a Tempfile. to_io is called once,
+ * because it may run Ruby code, and because the IO that it returns has to be kept alive.
  */
 VALUE
 hs_in_source(VALUE in)
@@ -133,7 +139,7 @@ hs_in_source(VALUE in)
     return io;
 }
 
-/* Its descriptor. Also writes out what Ruby has buffered for the file. */
+/* The descriptor of the source. Also flushes Ruby's write buffer of the file. */
 int
 hs_in_descriptor(VALUE source)
 {
@@ -179,7 +185,7 @@ hs_check_region(off_t offset, off_t length)
     }
 }
 
-/* Seconds to nanoseconds; nil is none, given as -1. */
+/* Converts seconds to nanoseconds; -1 for nil, no timeout. */
 int64_t
 hs_timeout_ns(VALUE timeout)
 {
@@ -194,8 +200,8 @@ hs_timeout_ns(VALUE timeout)
 }
 
 /*
- * Other threads may write to the String meanwhile, so it is copied: into the space given, or else
- * into a String of its own, which the caller keeps alive for as long as the call runs.
+ * Copies the head, because other threads may change the String meanwhile: into the given space, or
+ * else into a new String, which the caller keeps alive during the call.
  */
 VALUE
 hs_set_head(struct hs_transfer *t, VALUE head, char *space, size_t size)

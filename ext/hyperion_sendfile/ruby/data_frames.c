@@ -1,4 +1,4 @@
-/* Native::Frames: a region as DATA frames, and what was read of it and is not sent yet. */
+/* Native::Frames: a region as DATA frames, and the bytes of it that were read but not yet sent. */
 #include <ruby.h>
 #include <ruby/thread.h>
 
@@ -8,10 +8,10 @@
 #include <errno.h>
 #include <limits.h>
 
-/* What is read, and sent, at a time. Found by bench/frames.rb. */
+/* Bytes that are read, and sent, at a time. bench/frames.rb finds the value. */
 static const size_t AT_ONCE = 256 * 1024;
 
-/* Bytes of a frame for which no other way is cheaper. */
+/* For frames of up to this many bytes, no other way is cheaper. */
 static const long SMALL_FRAME = 16 * 1024;
 
 struct region {
@@ -22,7 +22,7 @@ struct region {
 static void
 mark(void *data)
 {
-    rb_gc_mark(((struct region *)data)->memory); /* and so it isn't moved */
+    rb_gc_mark(((struct region *)data)->memory); /* and therefore it is not moved */
 }
 
 static void
@@ -55,7 +55,10 @@ region_of(VALUE self)
     return rb_check_typeddata(self, &TYPE);
 }
 
-/* Where memory begins is asked each time: a part of another IO::Buffer may have lost that meanwhile. */
+/*
+ * Looks up the address each time, because the parent of a slice of an IO::Buffer may have been
+ * freed meanwhile.
+ */
 static void
 find_memory(struct region *region)
 {
@@ -77,7 +80,7 @@ hs_frames_of(VALUE frames)
     return &region->frames;
 }
 
-/* The same, with room for what is read before it is sent. */
+/* Like hs_frames_of, with a buffer for bytes that are read before they are sent. */
 struct hs_frames *
 hs_frames_to_send(VALUE frames)
 {
@@ -117,8 +120,9 @@ frames_new(VALUE class)
 /*
  * frames.set(memory, offset, len, stream_id, max_frame_size, padding, end_stream, at_once = 256 KiB) -> frames
  *
- * memory: a frozen String, an IO::Buffer, or nil for a file. at_once: bytes that are read, and sent,
- * at a time. The arguments have been checked. Not while a call is under way.
+ * memory: a frozen String, an IO::Buffer, or nil for a file. at_once: bytes that are read, and
+ * sent, at a time. The caller has checked the arguments. Not to be called during a transfer of
+ * these frames.
  */
 static VALUE
 frames_set(int argc, VALUE *argv, VALUE self)
@@ -144,7 +148,7 @@ frames_set(int argc, VALUE *argv, VALUE self)
     return self;
 }
 
-/* Whether it is one of the integers, and none of those is beyond what a long can say. */
+/* Whether value is an Integer from least to most. */
 static bool
 between(VALUE value, long least, long most)
 {
@@ -154,8 +158,8 @@ between(VALUE value, long least, long most)
 /*
  * frames.set_small(source, offset, len, stream_id, max_frame_size, end_stream) -> true or false
  *
- * As set, for a region of an IO that is read at once, in small frames without padding. false: it is another, or
- * an argument is wrong, and nothing is set.
+ * Like set, for a region of an IO that is read at once, in small frames without padding. false:
+ * another case, or a wrong argument; nothing is set.
  */
 static VALUE
 frames_set_small(VALUE self, VALUE source, VALUE offset, VALUE len, VALUE stream_id,
@@ -209,7 +213,7 @@ frames_payload(VALUE self)
     return UINT2NUM(region_of(self)->frames.payload);
 }
 
-/* frames.release -> nil: the buffer, what is in it, and the memory are given up */
+/* frames.release -> nil: releases the buffer with its content, and the memory */
 static VALUE
 frames_release(VALUE self)
 {
@@ -218,7 +222,7 @@ frames_release(VALUE self)
 }
 
 struct lay_out {
-    struct hs_read read; /* the first, as which it is run */
+    struct hs_read read; /* must be the first member */
     const struct hs_frames *frames;
     off_t wire;
     char *to;
@@ -238,8 +242,9 @@ lay_out(struct hs_read *read)
 /*
  * frames.read(file, wire, room, buffer) -> buffer
  *
- * Replaces what is in the buffer by what follows on the wire: whole frames, in that much room, or a piece of
- * one that is larger. Empty where the file ends before the next frame does. file: nil for memory.
+ * Fills the buffer with the next wire bytes: as many whole frames as fit into room, or a piece of
+ * one larger frame. The buffer is empty if the file ends before the next frame does. file: nil for
+ * memory.
  */
 static VALUE
 frames_read(VALUE self, VALUE file, VALUE wire, VALUE room, VALUE buffer)
@@ -250,14 +255,14 @@ frames_read(VALUE self, VALUE file, VALUE wire, VALUE room, VALUE buffer)
     job.wire = hs_bytes(wire, "wire");
     job.capacity = NUM2SIZET(room);
     if (job.capacity > HS_FRAMES_CAPACITY) job.capacity = HS_FRAMES_CAPACITY;
-    rb_str_modify(buffer); /* what was sliced off it may be shared */
+    rb_str_modify(buffer); /* slices of it may share its memory */
     rb_str_set_len(buffer, 0);
     rb_str_modify_expand(buffer, (long)job.capacity);
     job.to = RSTRING_PTR(buffer);
     if (NIL_P(source)) {
         lay_out(&job.read);
     } else {
-        (void)hs_in_descriptor(source); /* or what is wrong with it */
+        (void)hs_in_descriptor(source); /* raises if it is closed */
         hs_read_source(&job.read, source);
     }
     if (job.read.got < 0) rb_syserr_fail(job.read.err, NULL);

@@ -1,6 +1,6 @@
 /*
- * Runs a transfer on behalf of Ruby: descriptors looked up and owned, the GVL given up and taken
- * back, interrupts answered. What comes after is in transfer.c, which knows no Ruby.
+ * Runs a transfer for Ruby: looks up and holds descriptors, releases and takes back the GVL,
+ * handles interrupts. The transfer itself is in transfer.c, which does not use Ruby.
  */
 #include <ruby.h>
 #include <ruby/io.h>
@@ -12,15 +12,16 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-/* How soon a closed destination is noticed where IO#close can't wake us. */
+/* If IO#close cannot wake us, a closed destination is noticed after this time. */
 static const int64_t SLICE_NS = 100 * 1000 * 1000;
 
 static VALUE ractor;
 static ID id_count;
 
 /*
- * Without the GVL: it reads a flag of this very thread. The wake-up signal is no measure of it: that which
- * Ruby's timer sends is the whole process', and the kernel gives it to a thread that does not hold it back.
+ * Works without the GVL, because it reads a flag of this thread. A wake-up signal is not enough:
+ * the one from Ruby's timer is sent to the whole process, and the kernel delivers it to any thread
+ * that does not block it.
  */
 static bool
 wanted(uintptr_t thread)
@@ -28,7 +29,10 @@ wanted(uintptr_t thread)
     return rb_thread_interrupted((VALUE)thread);
 }
 
-/* Before any descriptor is looked up, since it asks Ruby code, which may let interrupts in. */
+/*
+ * Call this before any descriptor is looked up, because it calls Ruby code, in which interrupts may
+ * be raised.
+ */
 struct hs_call
 hs_call_on(VALUE out, VALUE in)
 {
@@ -64,7 +68,7 @@ call_without_gvl(void *argument)
     return NULL;
 }
 
-/* INTR_FAIL: no interrupt is raised in between; it is looked for here, with the counts safe. */
+/* INTR_FAIL: no interrupt is raised inside; the check follows here, when the counts are safe. */
 void
 hs_without_gvl(void (*func)(void *), void *data)
 {
@@ -74,7 +78,10 @@ hs_without_gvl(void (*func)(void *), void *data)
     rb_thread_check_ints();
 }
 
-/* What can be closed without the GVL is, before it is taken back: beside a busy thread that is waited for. */
+/*
+ * Closes descriptors before the GVL is taken back, if possible, because beside a busy thread taking
+ * it back takes long.
+ */
 static void
 run(void *data)
 {
@@ -105,8 +112,9 @@ hold(struct hs_call *call, int which, VALUE io, int *fd)
 }
 
 /*
- * All that Ruby does not guard: the destination, too, where the region is no guard. Of a number whose IO is another
- * Ractor's it is none: IO#close there would wait for us, and give up with an error.
+ * Holds all descriptors that Ruby does not guard, including the destination if the region does not
+ * guard it. It does not guard a number whose IO belongs to another Ractor: IO#close there would
+ * wait for us, and fail with an error.
  */
 static bool
 hold_descriptors(struct hs_call *call)
@@ -119,7 +127,7 @@ hold_descriptors(struct hs_call *call)
     all = hold(call, HS_PIPE_W, call->pipe_w, &t->pipe_w) && all;
     call->region = hs_region_guards(call->out) && (is_io || call->one_ractor);
     if (call->region) return all;
-    if (is_io) t->slice_ns = SLICE_NS; /* a number tells of no close */
+    if (is_io) t->slice_ns = SLICE_NS; /* for a number, no close can be noticed */
     return hold(call, HS_OUT, is_io ? rb_io_get_write_io(call->out) : call->out, &t->out_fd) && all;
 }
 
@@ -157,8 +165,8 @@ run_guarded(struct hs_call *call)
 }
 
 /*
- * Out of descriptors, and so without duplicates: one attempt, which does not wait, and keeps the GVL
- * so that nobody can close anything meanwhile.
+ * For a process that has no descriptors left for duplicates: one attempt, which does not wait, and
+ * keeps the GVL so that no other thread can close an IO meanwhile.
  */
 static void
 run_under_gvl(struct hs_call *call)
@@ -208,7 +216,7 @@ release_one(VALUE held)
     return Qnil;
 }
 
-/* The others, too, when one of them raises. */
+/* Releases the others even if one of them raises. */
 static VALUE
 release(VALUE argument)
 {
@@ -224,14 +232,14 @@ release(VALUE argument)
     return Qnil;
 }
 
-/* What moved is told of whatever interrupts the release. */
+/* Yields the counts even if an interrupt ends the release. */
 static VALUE
 finish(VALUE argument)
 {
     return rb_ensure(release, argument, report, argument);
 }
 
-/* Where nothing can make it wait, nobody is kept waiting. */
+/* Keeps the GVL for an attempt that cannot block. */
 static void
 run_keeping_gvl(struct hs_transfer *t)
 {
@@ -244,8 +252,8 @@ run_keeping_gvl(struct hs_transfer *t)
 }
 
 /*
- * An attempt with no other thread alive has nothing to guard, to hold, or to be woken from. It lets no interrupt
- * in, so that what it moved is told of before a signal's handler can raise.
+ * If no other thread is alive, an attempt needs no guard and no wake-up. It allows no interrupt, so
+ * that its counts are yielded before a signal handler can raise.
  */
 static void
 run_attempt_alone(struct hs_transfer *t)
@@ -254,15 +262,15 @@ run_attempt_alone(struct hs_transfer *t)
 }
 
 /*
- * Runs once for a call: the descriptors in call->transfer are of no use afterwards. Leaves its result
- * there, too. Raises only what interrupts this thread.
+ * Runs once per call: the descriptors in call->transfer are invalid afterwards. The result is in
+ * call->transfer as well. Raises only interrupts of this thread.
  */
 void
 hs_call_run(struct hs_call *call)
 {
     struct hs_transfer *t = &call->transfer;
 
-    t->status = HS_INTERRUPTED; /* until it has run */
+    t->status = HS_INTERRUPTED; /* kept if it does not run */
     if (call->keep_gvl) run_keeping_gvl(t);
     if (t->status == HS_INTERRUPTED && !t->wait && call->one_ractor && rb_thread_alone()) {
         run_attempt_alone(t);
@@ -301,7 +309,7 @@ wait_for_event(void *data)
     wait->err = errno;
 }
 
-/* Whether one of the events came within the timeout (nil: there is none). */
+/* Whether one of the events came within the timeout (nil: no timeout). */
 bool
 hs_wait_without_gvl(VALUE io, short events, VALUE timeout)
 {
@@ -324,9 +332,10 @@ hs_wait_without_gvl(VALUE io, short events, VALUE timeout)
 }
 
 /*
- * The mask is that of a native thread, and with M:N threads Ruby goes on by another one after it gave the GVL up. So the
- * thread gets one of its own, for good; only programs that trap SIGPIPE come here. Ruby 3.3 has M:N threads and no way
- * to ask for that: where they are in use, the program's trap hears of a peer that is gone, as of Ruby's own writes.
+ * The signal mask belongs to the native thread, and with M:N threads Ruby may go on in another one
+ * after it released the GVL. Therefore the thread gets a native thread of its own, permanently;
+ * this affects only programs that trap SIGPIPE. Ruby 3.3 has M:N threads but no call for that: if
+ * they are in use, the program's trap is called for a peer that is gone, as for Ruby's own writes.
  */
 void
 hs_hold_sigpipe(struct hs_sigpipe *sigpipe)
@@ -340,7 +349,7 @@ hs_hold_sigpipe(struct hs_sigpipe *sigpipe)
     hs_sigpipe_hold(sigpipe);
 }
 
-/* Of a read that is interrupted every time. */
+/* The most attempts of a read that is always interrupted. */
 static const int TRIES = 100;
 
 struct reading {
@@ -390,14 +399,14 @@ hs_read_source(struct hs_read *read, VALUE source)
     struct reading reading = {.read = read, .source = source, .held = HS_HOLDS_NOTHING};
 
     read->got = -1;
-    read->err = EINTR; /* for when it is not run at all */
+    read->err = EINTR; /* kept if it does not run */
     rb_ensure(read_without_gvl, (VALUE)&reading, release_source, (VALUE)&reading);
     RB_GC_GUARD(source);
 }
 
-/* A stretch of a file that is to be in the page cache. */
+/* A stretch of a file to be read into the page cache. */
 struct read_in {
-    struct hs_read read; /* the first, as which it is run */
+    struct hs_read read; /* must be the first member */
     off_t offset;
     off_t length;
     off_t done;
@@ -405,7 +414,9 @@ struct read_in {
     bool there;
 };
 
-/* What is read is dropped: only that it is known to be in the page cache afterwards counts. */
+/*
+ * Drops the bytes that it reads; the purpose is that they are then known to be in the page cache.
+ */
 static void
 read_in(struct hs_read *read)
 {
@@ -420,7 +431,7 @@ read_in(struct hs_read *read)
         read->got =
             pread(read->fd, buffer, left < (off_t)sizeof(buffer) ? (size_t)left : sizeof(buffer),
                   job->offset + job->done);
-        if (read->got <= 0) break; /* who reads it to send it will say why */
+        if (read->got <= 0) break; /* the read that sends it will report the error */
         job->done += read->got;
         if (wanted(job->thread)) {
             read->err = EINTR;
@@ -430,7 +441,7 @@ read_in(struct hs_read *read)
     job->there = hs_resident(read->fd, job->offset, job->length);
 }
 
-/* Whether it is known to be in the page cache now. */
+/* Returns whether the stretch is now known to be in the page cache. */
 bool
 hs_read_in(VALUE in, off_t offset, off_t length)
 {
@@ -440,7 +451,7 @@ hs_read_in(VALUE in, off_t offset, off_t length)
                           .thread = (uintptr_t)rb_thread_current()};
     VALUE source = hs_in_source(in);
 
-    (void)hs_in_descriptor(source); /* or what is wrong with it */
+    (void)hs_in_descriptor(source); /* raises if it is closed */
     hs_read_source(&job.read, source);
     return job.there;
 }

@@ -1,9 +1,10 @@
 /*
- * Descriptors that stay what they are while the GVL is given up. Another thread may close an IO then, and by the time of
- * the system call its number may be somebody else's. So the close of an IO is put off: as long as it does not close its
- * descriptor by itself (IO#autoclose=), IO#close leaves that open, and it is closed here at the end. No duplicate is
- * made, since closing it would drop the POSIX record locks that the process has on the file (fcntl(2)). Where there is no
- * IO, or one that never closes its number, a duplicate has to do.
+ * Keeps descriptors open while the GVL is released. Otherwise another thread could close an IO
+ * then, and by the time of the system call its number could be reused. Therefore the close of an IO
+ * is put off: while IO#autoclose? is false, IO#close leaves the descriptor open, and this file
+ * closes it at the end. A duplicate is avoided, because closing one would drop the POSIX record
+ * locks that the process has on the file (fcntl(2)). Only a number without an IO, or with an IO
+ * that never closes it, is duplicated.
  */
 #include <ruby.h>
 #include <ruby/debug.h>
@@ -17,11 +18,11 @@
 
 enum { LISTS = 64, TRIES = 16 };
 
-static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* held during a fork, too */
-static struct hs_held *lists[LISTS];                      /* by descriptor */
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* also held during a fork */
+static struct hs_held *lists[LISTS];                      /* index: the descriptor */
 static ID id_autoclose_p, id_set_autoclose;
 
-/* IO objects of a forked child that threads held which it does not have. */
+/* IO objects in a forked child that were held by threads which the child does not have. */
 struct left {
     VALUE io;
     int fd;
@@ -45,7 +46,7 @@ find(VALUE io, int fd)
     return held;
 }
 
-/* Tells whether somebody else holds the same IO. */
+/* Returns whether another call holds the same IO. */
 static bool
 enlist(struct hs_held *held)
 {
@@ -60,7 +61,7 @@ enlist(struct hs_held *held)
     return shared;
 }
 
-/* The last one to hold an IO settles what becomes of it: tells whether this is the one. */
+/* Returns whether this was the last hold on the IO: that one decides about its close. */
 static bool
 delist(const struct hs_held *held)
 {
@@ -90,7 +91,7 @@ check_interrupts(VALUE nothing)
     return nothing;
 }
 
-/* A close may wait. What interrupts this thread meanwhile comes after it. */
+/* Without the GVL, because a close may wait. Interrupts of this thread are raised after it. */
 static void
 close_without_gvl(struct hs_owned *owned)
 {
@@ -113,7 +114,10 @@ has(VALUE io, int fd)
     return !hs_closed(io) && rb_io_descriptor(io) == fd;
 }
 
-/* The IO closes by itself again; and where it was closed meanwhile, the descriptor that it left open goes. */
+/*
+ * Lets the IO close its descriptor again. If the IO was closed meanwhile, closes the descriptor
+ * that it left open.
+ */
 static void
 settle(VALUE io, int fd)
 {
@@ -129,7 +133,7 @@ settle(VALUE io, int fd)
     close_without_gvl(&late);
 }
 
-/* False: the IO never closes its number, so that somebody else may. */
+/* False: the IO never closes its number, so that other code may close it. */
 static bool
 put_off_close(struct hs_held *held, VALUE io)
 {
@@ -150,8 +154,8 @@ put_off_close(struct hs_held *held, VALUE io)
 }
 
 /*
- * Holds the descriptor of io, an open IO or a number, in held->fd until hs_release, which has to be ensured before.
- * False: there is no descriptor to be had for a duplicate.
+ * Holds the descriptor of io, an open IO or a number, in held->fd until hs_release; ensure
+ * hs_release before calling this. False: no descriptor is left for a duplicate.
  */
 bool
 hs_hold(struct hs_held *held, VALUE io)
@@ -161,7 +165,7 @@ hs_hold(struct hs_held *held, VALUE io)
     if (held->fd >= 0) return true;
     if (is_io && put_off_close(held, io)) {
         if (has(io, held->fd)) return true;
-        hs_release(held); /* whoever closed the IO meanwhile left the descriptor open for us */
+        hs_release(held); /* the IO was closed, but left its descriptor open for us */
         rb_raise(rb_eIOError, "closed stream");
     }
     if (!hs_own_duplicate(&held->duplicate, is_io ? rb_io_descriptor(io) : FIX2INT(io),
@@ -172,7 +176,7 @@ hs_hold(struct hs_held *held, VALUE io)
     return true;
 }
 
-/* What of a release may wait and needs no GVL. */
+/* The part of a release that may wait and does not need the GVL. */
 void
 hs_release_early(struct hs_held *held)
 {
@@ -181,7 +185,7 @@ hs_release_early(struct hs_held *held)
     held->fd = -1;
 }
 
-/* Raises only what interrupts this thread, with everything released. */
+/* Raises only interrupts of this thread, after everything is released. */
 void
 hs_release(struct hs_held *held)
 {
@@ -208,7 +212,7 @@ settle_left(void *nothing)
     }
 }
 
-/* At the next moment at which Ruby code may run. */
+/* Schedules the rest for the next moment at which Ruby code may run. */
 static void
 settle_left_soon(void)
 {
@@ -219,7 +223,7 @@ settle_left_soon(void)
 #endif
 }
 
-/* Without memory for it the child keeps the descriptor. */
+/* If there is no memory for the entry, the child keeps the descriptor. */
 static void
 leave(VALUE io, int fd)
 {
@@ -246,7 +250,7 @@ after_fork(void)
     pthread_mutex_unlock(&mutex);
 }
 
-/* Only the thread that forked lives on. */
+/* Only the thread that forked exists in the child. */
 static void
 in_child(void)
 {

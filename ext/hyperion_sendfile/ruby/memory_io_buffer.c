@@ -1,7 +1,7 @@
 /*
- * What a region in memory can be: a String, which is frozen, or an IO::Buffer, which is locked, so that nobody
- * frees it or gives it another size meanwhile. A lock knows of one holder; ours are counted here, since a buffer
- * may be frozen.
+ * Memory as a source: a frozen String, or an IO::Buffer, which is locked so that no other code
+ * frees or resizes it meanwhile. A buffer can be locked only once, therefore our holds on it are
+ * counted, in a list of our own because a buffer may be frozen.
  */
 #include <ruby.h>
 #include <ruby/io/buffer.h>
@@ -11,16 +11,19 @@
 #include <stdlib.h>
 
 /*
- * Of a buffer that is locked for us. The list keeps it alive, so that its VALUE stays that of this buffer for
- * as long as the hold is there.
+ * The holds on a buffer that is locked for us. The list keeps the buffer alive, so that its VALUE
+ * belongs to this buffer as long as it is held.
  */
 struct hold {
     VALUE memory;
-    long count; /* of holders; at 0 it is to be unlocked, by somebody who may call Ruby */
+    long count; /* of holders; at 0, the next caller that may call Ruby unlocks it */
     struct hold *next;
 };
 
-/* Changed under the lock of owned.c, which a fork takes, too; nothing of Ruby's is called there. */
+/*
+ * Changed under the lock of owned.c, which a fork takes as well; no Ruby function is called under
+ * it.
+ */
 static struct hold *holds;
 
 const bool hs_memory_has_buffers = true;
@@ -59,7 +62,7 @@ hs_memory_bytes(VALUE memory, const char **base)
     return bytes ? size : 0;
 }
 
-/* Holds it once more (1) or less (-1). False: it is not held. */
+/* Adds a hold (1) or removes one (-1). False: the buffer is not held. */
 static bool
 count(VALUE memory, long by)
 {
@@ -73,7 +76,7 @@ count(VALUE memory, long by)
     return hold != NULL;
 }
 
-/* Takes one that nobody holds any more from the list. Qnil: there is none. */
+/* Removes a buffer without holders from the list. Qnil: there is none. */
 static VALUE
 take_unheld(void)
 {
@@ -101,7 +104,10 @@ unlock_unheld(void)
         rb_io_buffer_try_unlock(memory);
 }
 
-/* A part of another buffer: to lock it does not keep that one from being freed. */
+/*
+ * Whether memory is a part of another buffer: locking it would not prevent that one from being
+ * freed.
+ */
 static bool
 is_slice(VALUE memory)
 {
@@ -119,7 +125,7 @@ copy_of(VALUE slice, off_t *offset, off_t length)
     off_t size = (off_t)hs_memory_bytes(slice, &base);
     VALUE copy;
 
-    if (size < *offset + length) return slice; /* as will be said */
+    if (size < *offset + length) return slice; /* the caller reports that */
     copy = rb_obj_freeze(rb_str_new(base + *offset, (long)length));
     *offset = 0;
     return copy;
@@ -134,7 +140,7 @@ hs_memory_hold(VALUE memory, off_t *offset, off_t length)
     if (is_slice(memory)) memory = copy_of(memory, offset, length);
     unlock_unheld();
     if (RB_TYPE_P(memory, T_STRING) || count(memory, 1)) return memory;
-    rb_io_buffer_lock(memory); /* or an error: somebody else has it */
+    rb_io_buffer_lock(memory); /* raises if other code has locked it */
     first = malloc(sizeof(*first));
     if (!first) {
         rb_io_buffer_unlock(memory);
@@ -155,7 +161,9 @@ hs_memory_let_go(VALUE memory)
     unlock_unheld();
 }
 
-/* Called by the garbage collector: the buffer is unlocked when the next one is held. */
+/*
+ * Called by the garbage collector, therefore the buffer is unlocked only when the next one is held.
+ */
 void
 hs_memory_forget(VALUE memory)
 {

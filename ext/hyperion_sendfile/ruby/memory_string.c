@@ -1,4 +1,4 @@
-/* What a region in memory can be: a String, where Ruby has nothing else for others to read. */
+/* Memory as a source: only a String, for Rubies whose IO::Buffer C code cannot read. */
 #include <ruby.h>
 
 #include "glue.h"

@@ -1,4 +1,4 @@
-/* The methods of the private module Native: what the façade in lib/ builds on. */
+/* The methods of the private module Native, on which the façade in lib/ builds. */
 #include <ruby.h>
 #include <ruby/fiber/scheduler.h>
 #include <ruby/io.h>
@@ -36,7 +36,10 @@ native_splice_marked_unsupported_p(VALUE self)
     return hs_splice_marked_unsupported() ? Qtrue : Qfalse;
 }
 
-/* The destination last: what may run Ruby code comes before, so that it is still what it was. */
+/*
+ * Look up the destination's descriptor last: the other conversions may call Ruby code, which could
+ * close it.
+ */
 static void
 run_region(struct hs_call *call, VALUE offset, VALUE len)
 {
@@ -51,7 +54,8 @@ run_region(struct hs_call *call, VALUE offset, VALUE len)
     call->head_before = t->head_sent;
 
     hs_call_run(call);
-    if (t->status == HS_FAILED && t->err == ESPIPE) t->status = HS_UNSUPPORTED; /* to be streamed */
+    /* A source without offsets has to be streamed. */
+    if (t->status == HS_FAILED && t->err == ESPIPE) t->status = HS_UNSUPPORTED;
     hs_raise_if_failed(call);
 }
 
@@ -59,14 +63,14 @@ run_region(struct hs_call *call, VALUE offset, VALUE len)
  * Native.transfer(out, in, offset, len, method, head, head_sent, timeout, report, ktls = false, frames = nil)
  *     { |bytes, head_bytes| } -> status
  *
- * The loop of a plain thread: head from head_sent on, then the region by :sendfile or :buffered (or
- * by :head the head alone, held back to join the len bytes that follow), and the waiting between, all
- * under one release of the GVL. timeout: seconds without a byte, nil for none, false to make one
- * attempt and not wait at all. With report it returns :partial after each attempt that moved
- * something. With ktls it looks for a hang-up before each attempt. in is nil where nothing is read. With
- * frames, offset, len and bytes are those of their wire.
- * However it is left, by an exception or a killed thread too, the block first gets the bytes that
- * went out, unless there were none. Besides the statuses of copy: :timeout.
+ * The loop of a plain thread. Sends head from head_sent on, then the region by :sendfile or
+ * :buffered, and waits as needed, all under one release of the GVL. (With :head, it sends only the
+ * head, held back to join the len bytes that follow.) timeout: seconds without a byte; nil: none;
+ * false: make one attempt and do not wait. With report, it returns :partial after each attempt that
+ * sent bytes. With ktls, it checks for a hang-up before each attempt. in is nil if nothing is read.
+ * With frames, offset, len and bytes are positions on the wire. The block is called with the bytes
+ * sent, if any, before the call is left in any way, even by an exception or a killed thread.
+ * Statuses: those of copy, and :timeout.
  */
 static VALUE
 native_transfer(int argc, VALUE *argv, VALUE self)
@@ -96,7 +100,7 @@ native_transfer(int argc, VALUE *argv, VALUE self)
     return hs_status_symbol(t->status);
 }
 
-/* Native.wait(io, writable, timeout) -> true, or false when nothing came within timeout seconds */
+/* Native.wait(io, writable, timeout) -> true, or false after timeout seconds without an event */
 static VALUE
 native_wait(VALUE self, VALUE io, VALUE writable, VALUE timeout)
 {
@@ -104,7 +108,7 @@ native_wait(VALUE self, VALUE io, VALUE writable, VALUE timeout)
     return hs_wait_without_gvl(io, RTEST(writable) ? POLLOUT : POLLIN, timeout) ? Qtrue : Qfalse;
 }
 
-/* Native.queued(io) -> bytes that the kernel has taken and not delivered, or -1 */
+/* Native.queued(io) -> bytes that the kernel has accepted but not delivered; -1: unknown */
 static VALUE
 native_queued(VALUE self, VALUE io)
 {
@@ -120,8 +124,8 @@ release_sigpipe(VALUE signals)
 }
 
 /*
- * Native.without_sigpipe { } -> what the block returns. For a write that is not ours; the block must
- * not switch to another fiber, since the signal is held for the thread.
+ * Native.without_sigpipe { } -> the result of the block. For writes by other code. The block must
+ * not switch to another fiber, because the signal is blocked for the thread.
  */
 static VALUE
 native_without_sigpipe(VALUE self)
@@ -133,7 +137,7 @@ native_without_sigpipe(VALUE self)
     return rb_ensure(rb_yield, Qnil, release_sigpipe, (VALUE)&signals);
 }
 
-/* Native.flushed?(out) -> whether Ruby holds nothing back for this IO */
+/* Native.flushed?(out) -> whether Ruby has nothing buffered for this IO */
 static VALUE
 native_flushed_p(VALUE self, VALUE out)
 {
@@ -141,7 +145,7 @@ native_flushed_p(VALUE self, VALUE out)
     return hs_flushed(out) ? Qtrue : Qfalse;
 }
 
-/* Native.descriptor(out) -> the number that out is written by */
+/* Native.descriptor(out) -> the number of the descriptor that out writes to */
 static VALUE
 native_descriptor(VALUE self, VALUE out)
 {
@@ -164,7 +168,10 @@ ask_for_facts(void *data)
     return NULL;
 }
 
-/* Native.regular_size(file) -> bytes, or nil when it is no regular file. A server may be asked, without the GVL. */
+/*
+ * Native.regular_size(file) -> bytes; nil: not a regular file. Without the GVL, because a file
+ * server may be asked.
+ */
 static VALUE
 native_regular_size(VALUE self, VALUE file)
 {
@@ -176,15 +183,15 @@ native_regular_size(VALUE self, VALUE file)
     while (facts.err == EINTR) {
         rb_nogvl(ask_for_facts, &facts, RUBY_UBF_IO, NULL, RB_NOGVL_INTR_FAIL);
         rb_thread_check_ints();
-        facts.fd = hs_in_descriptor(source); /* or it was closed meanwhile */
+        facts.fd = hs_in_descriptor(source); /* raises if it was closed meanwhile */
     }
     if (facts.err != 0) rb_syserr_fail(facts.err, "fstat");
     return S_ISREG(facts.st.st_mode) ? OFFT2NUM(facts.st.st_size) : Qnil;
 }
 
 /*
- * A pipe for one transfer. Where that never comes to its end, as in a fiber that is given up, the
- * garbage collector closes it.
+ * A pipe for one transfer. If the transfer never ends, for example in an abandoned fiber, the
+ * garbage collector closes the pipe.
  */
 struct pipe {
     struct hs_owned ends[2];
@@ -226,10 +233,10 @@ pipe_ensure(VALUE argument)
 }
 
 /*
- * Native.with_pipe { |pipe_r, pipe_w| } -> what the block returns; nil, uncalled, if there is no pipe
+ * Native.with_pipe { |pipe_r, pipe_w| } -> the result of the block; nil: no pipe could be opened
  *
- * Not by IO.pipe: an interrupt in it, or in IO#close, leaves an IO behind, and at worst one that
- * closes a descriptor once more when it is collected, somebody else's by then.
+ * Not by IO.pipe: an interrupt in it, or in IO#close, leaves an IO behind, which may close its
+ * descriptor again when it is collected, when the number already belongs to another file.
  */
 static VALUE
 native_with_pipe(VALUE self)
@@ -250,7 +257,7 @@ native_with_pipe(VALUE self)
     return result;
 }
 
-/* What a thread sends in small regions before a fiber lets others run. */
+/* Bytes that a thread sends in small regions before a fiber lets others run. */
 static const long BYTES_PER_TURN = 1024 * 1024;
 static _Thread_local long bytes_since_turn;
 
@@ -263,7 +270,10 @@ turn_due(long bytes)
     return true;
 }
 
-/* Native.turn_due?(bytes) -> whether a fiber has to let others run, now that it has sent these at once */
+/*
+ * Native.turn_due?(bytes) -> whether a fiber has to let others run, after sending these bytes
+ * without a wait
+ */
 static VALUE
 native_turn_due_p(VALUE self, VALUE bytes)
 {
@@ -271,7 +281,7 @@ native_turn_due_p(VALUE self, VALUE bytes)
     return turn_due(NUM2LONG(bytes)) ? Qtrue : Qfalse;
 }
 
-/* Whether no more needs to be said of a timeout that is not going to be used. */
+/* Whether a timeout that will not be used needs no further check. */
 static bool
 plain_timeout(VALUE timeout)
 {
@@ -280,14 +290,17 @@ plain_timeout(VALUE timeout)
            (RB_FLOAT_TYPE_P(timeout) && RFLOAT_VALUE(timeout) >= 0);
 }
 
-/* From one IO to another, which Ruby holds nothing back for. What else may be wrong, the primitives say. */
+/*
+ * Whether the call is from one IO to another for which Ruby has nothing buffered. The primitives
+ * check the rest.
+ */
 static bool
 plain(VALUE out, VALUE in, VALUE len, VALUE timeout)
 {
     return FIXNUM_P(len) && RB_TYPE_P(in, T_FILE) && plain_timeout(timeout) && hs_flushed(out);
 }
 
-/* Whether a fiber would keep its event loop waiting for a disk. */
+/* Whether a fiber would make its event loop wait for a disk. */
 static bool
 would_stall_loop(VALUE in, VALUE offset, VALUE len)
 {
@@ -302,7 +315,7 @@ head_of(const struct hs_transfer *t)
     return rb_obj_freeze(rb_str_new(t->head, (long)t->head_length));
 }
 
-/* A region of at most HS_SMALL_FILE_THRESHOLD bytes, by copy_small. */
+/* Sends a region of at most HS_SMALL_FILE_THRESHOLD bytes by copy_small. */
 static VALUE
 copy_small_at_once(VALUE out, VALUE in, VALUE offset, VALUE len, VALUE head)
 {
@@ -331,7 +344,7 @@ copy_small_at_once(VALUE out, VALUE in, VALUE offset, VALUE len, VALUE head)
     return turn_due(whole) ? ID2SYM(id_turn) : Qtrue;
 }
 
-/* Whether copy_large_at_once may wait, and nothing else is asked for. */
+/* Whether copy_large_at_once may wait, and no option needs another way. */
 static bool
 in_one_go(VALUE offset, VALUE head, VALUE blocking)
 {
@@ -341,7 +354,7 @@ in_one_go(VALUE offset, VALUE head, VALUE blocking)
            !RTEST(rb_funcallv(sendfile, id_splice_runtime_supported_p, 0, NULL));
 }
 
-/* A larger one, by sendfile, waiting included. */
+/* Sends a larger region by sendfile, including the waits. */
 static VALUE
 copy_large_at_once(VALUE out, VALUE in, VALUE offset, VALUE len, VALUE head, VALUE timeout)
 {
@@ -377,13 +390,14 @@ copy_large_at_once(VALUE out, VALUE in, VALUE offset, VALUE len, VALUE head, VAL
  * Native.copy_at_once(out, in, offset, len, head, timeout, blocking) { |bytes, head_bytes| }
  *     -> true, :turn, bytes, [bytes, head], or nil
  *
- * What copy_to_socket does between two IOs, in as few steps as can be, for Ruby code that has left the
- * processor's cache takes longer than the rest: a small body by copy_small, a larger one, where the caller
- * is no fiber or wants to be blocked, by sendfile to its end. What the façade calls by its public name is
- * called so here. true: all is out; :turn: the same, and a fiber has to let others run; bytes: as many of
- * head and body are out, of the head that comes with them where another thread may have changed the one
- * given; nil: this is not the case it is for, and nothing was sent. The block gets the bytes that are out
- * also where a timeout, an error or another thread ends the call.
+ * copy_to_socket between two IOs, in as few steps as possible, because Ruby code that has left the
+ * processor's cache takes longer than everything else. A small body is sent by copy_small; a larger
+ * one by sendfile to its end, if the caller is not a fiber or wants to block. Primitives that the
+ * façade calls by their public names are called by these names here as well. true: all was sent;
+ * :turn: all was sent, and a fiber has to let others run; bytes: that many bytes of head and body
+ * were sent; [bytes, head]: the same, with a copy of the head, because another thread may have
+ * changed the original; nil: another case, and nothing was sent. The block is called with the bytes
+ * sent, even if a timeout, an error or another thread ends the call.
  */
 static VALUE
 native_copy_at_once(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len, VALUE head,
@@ -401,10 +415,11 @@ native_copy_at_once(VALUE self, VALUE out, VALUE in, VALUE offset, VALUE len, VA
 /*
  * Native.frames_at_once(frames, out, in, head, timeout) { |bytes, head_bytes| } -> true, [bytes, head], or nil
  *
- * What copy_data_frames does for a few frames of a file that is in the page cache, to an IO: one attempt, as of
- * transfer. true: all is out; bytes: as many of head and wire are, and frames knows what is left, and head, what it
- * was; nil: this is not the case it is for, and nothing was sent. The block gets what is out of both, also where a
- * signal handler or another thread interrupts this one.
+ * copy_data_frames to an IO, for a few frames of a file that is in the page cache: one attempt,
+ * like transfer. true: all was sent; [bytes, head]: that many bytes of head and wire were sent,
+ * frames has the rest, and head is a copy of the original one; nil: another case, and nothing was
+ * sent. The block is called with the bytes sent of both, even if a signal handler or another thread
+ * interrupts this one.
  */
 static VALUE
 native_frames_at_once(VALUE self, VALUE frames, VALUE out, VALUE in, VALUE head, VALUE timeout)
@@ -435,7 +450,10 @@ native_frames_at_once(VALUE self, VALUE frames, VALUE out, VALUE in, VALUE head,
                                 : rb_assoc_new(OFFT2NUM((off_t)t->head_sent + t->sent), head);
 }
 
-/* Native.push(io, more) -> nil: sends what Nagle's algorithm holds back, and with more what MSG_MORE does */
+/*
+ * Native.push(io, more) -> nil: flushes bytes held back by Nagle's algorithm, and, with more, by
+ * MSG_MORE
+ */
 static VALUE
 native_push(VALUE self, VALUE io, VALUE more)
 {
@@ -452,8 +470,8 @@ put_nagle_back(VALUE io)
 }
 
 /*
- * Native.without_nagle(io) { } -> what the block returns. Nagle's algorithm is off meanwhile, and what is queued by
- * its end is not held back.
+ * Native.without_nagle(io) { } -> the result of the block. Nagle's algorithm is off during the
+ * block, and bytes queued by its end are not held back.
  */
 static VALUE
 native_without_nagle(VALUE self, VALUE io)
@@ -467,13 +485,13 @@ native_without_nagle(VALUE self, VALUE io)
  * Native.send_records(ssl, io, in, position, len, head, head_sent, buffer, frames, report)
  *     { |bytes, in_doubt| } -> status
  *
- * One step of userspace TLS: what is in the buffer, then head from head_sent on, then the file from
- * position on, len bytes or to its end (nil), as records through ssl, which writes to io. It may stop
- * anywhere; the buffer then holds what was read and is not out, and is to come back with the next
- * call, whose position and head_sent are those of the first byte in it. The block gets the bytes
- * of head and region that went out, and whether OpenSSL may have begun to send more. With frames,
- * not nil, position, len and bytes are those of their wire, and with report it stops where frames
- * are whole. Besides the statuses of copy: :want_read.
+ * One step of userspace TLS. Sends the buffer, then head from head_sent on, then the file from
+ * position on, len bytes or to its end (nil), as records through ssl, which writes to io. It may
+ * stop anywhere. The buffer then holds the bytes that were read but not sent; pass it to the next
+ * call, with the position and head_sent of its first byte. The block is called with the bytes of
+ * head and region that were sent, and with whether OpenSSL may have begun to send more. If frames
+ * is not nil, position, len and bytes are positions on the wire, and with report it stops at frame
+ * boundaries. Statuses: those of copy, and :want_read.
  */
 static VALUE
 native_send_records(VALUE self, VALUE ssl, VALUE io, VALUE in, VALUE position, VALUE len,
@@ -494,7 +512,7 @@ native_send_records(VALUE self, VALUE ssl, VALUE io, VALUE in, VALUE position, V
     return hs_status_symbol(status);
 }
 
-/* Native.ktls_compiled? -> whether this build knows of kernel TLS */
+/* Native.ktls_compiled? -> whether this build supports kernel TLS */
 static VALUE
 native_ktls_compiled_p(VALUE self)
 {
@@ -502,7 +520,7 @@ native_ktls_compiled_p(VALUE self)
     return hs_ktls_compiled() ? Qtrue : Qfalse;
 }
 
-/* Native.ktls?(io) -> whether the kernel encrypts what is sent there */
+/* Native.ktls?(io) -> whether the kernel encrypts the bytes sent on io */
 static VALUE
 native_ktls_p(VALUE self, VALUE io)
 {
@@ -510,7 +528,10 @@ native_ktls_p(VALUE self, VALUE io)
     return hs_ktls_sends(hs_out_descriptor(io)) ? Qtrue : Qfalse;
 }
 
-/* Native.ktls_writable?(io) -> whether it polls writable; Errno::* when the connection has ended */
+/*
+ * Native.ktls_writable?(io) -> whether io polls writable; raises Errno::* if the connection has
+ * ended
+ */
 static VALUE
 native_ktls_writable_p(VALUE self, VALUE io)
 {
@@ -522,7 +543,7 @@ native_ktls_writable_p(VALUE self, VALUE io)
     return writable ? Qtrue : Qfalse;
 }
 
-/* Native.ktls_close_record(io) -> nil: lets go of what was sent with MSG_MORE */
+/* Native.ktls_close_record(io) -> nil: flushes bytes that were sent with MSG_MORE */
 static VALUE
 native_ktls_close_record(VALUE self, VALUE io)
 {
@@ -531,7 +552,10 @@ native_ktls_close_record(VALUE self, VALUE io)
     return Qnil;
 }
 
-/* Native.resident?(file, offset, len) -> whether all of it is known to be in the page cache; never waits */
+/*
+ * Native.resident?(file, offset, len) -> whether the region is known to be in the page cache; never
+ * waits
+ */
 static VALUE
 native_resident_p(VALUE self, VALUE file, VALUE offset, VALUE len)
 {
@@ -543,7 +567,10 @@ native_resident_p(VALUE self, VALUE file, VALUE offset, VALUE len)
                : Qfalse;
 }
 
-/* Native.tells_resident?(file) -> whether resident? can be true for it, as far as is known without waiting */
+/*
+ * Native.tells_resident?(file) -> whether resident? can be true for file, as far as is known
+ * without waiting
+ */
 static VALUE
 native_tells_resident_p(VALUE self, VALUE file)
 {
@@ -554,9 +581,10 @@ native_tells_resident_p(VALUE self, VALUE file)
 }
 
 /*
- * Native.read_in(file, offset, len) -> whether it is known to be in the page cache now
+ * Native.read_in(file, offset, len) -> whether the region is now known to be in the page cache
  *
- * Reads it, waiting without the GVL; but not where that could not be known afterwards.
+ * Reads the region, and waits without the GVL. Does not read if the result could not be known
+ * afterwards.
  */
 static VALUE
 native_read_in(VALUE self, VALUE file, VALUE offset, VALUE len)

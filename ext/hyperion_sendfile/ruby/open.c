@@ -9,12 +9,12 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-/* A file up to this size is read at once. */
+/* A file of up to this size is read at once. */
 static const off_t SMALL = 32 * 1024;
 
 /*
- * Not by File.for_fd: an interrupt in it leaves a File behind that closes the descriptor once more
- * when it is collected. Nothing here raises once the File has it.
+ * Not by File.for_fd: an interrupt in it leaves a File behind that closes the descriptor again when
+ * it is collected. Nothing here raises once the File has the descriptor.
  */
 #ifdef HAVE_RB_IO_OPEN_DESCRIPTOR
 static VALUE
@@ -39,7 +39,7 @@ file_for(VALUE fd)
 }
 #endif
 
-/* What found says of the file, for Ruby: [content or File, inode, size, mtime, ctime, device]. */
+/* The facts in found as a Ruby Array: [content or File, inode, size, mtime, ctime, device]. */
 static VALUE
 to_ruby(VALUE argument)
 {
@@ -98,8 +98,9 @@ policy_of(VALUE links)
 /*
  * Native.open_below(root, path, links) -> [content or File, inode, size, mtime, ctime, device], or nil
  *
- * A regular file below root, opened without the GVL, and in the same go read if it is small. Times are in ns. nil: it
- * is another case, whatever it is. links: an enum hs_links.
+ * Opens a regular file below root without the GVL, and reads it at the same time if it is small.
+ * Times are in ns. nil: the file has to be opened in another way, for whatever reason. links: an
+ * enum hs_links.
  */
 static VALUE
 native_open_below(VALUE self, VALUE root, VALUE path, VALUE links)
@@ -107,14 +108,14 @@ native_open_below(VALUE self, VALUE root, VALUE path, VALUE links)
     struct opening o = {.links = policy_of(links), .err = EINTR};
 
     (void)self;
-    /* Copies, which no other thread changes meanwhile. */
+    /* Copies, because another thread could change the originals meanwhile. */
     root = rb_str_new_frozen(root);
     path = rb_str_new_frozen(path);
     o.root = StringValueCStr(root);
     o.path = StringValueCStr(path);
     while (o.err == EINTR) {
         rb_nogvl(open_without_gvl, &o, RUBY_UBF_IO, NULL, RB_NOGVL_INTR_FAIL);
-        if (o.err == EINTR) rb_thread_check_ints(); /* nothing is open */
+        if (o.err == EINTR) rb_thread_check_ints(); /* nothing is open yet */
     }
     RB_GC_GUARD(root);
     RB_GC_GUARD(path);
@@ -125,8 +126,8 @@ native_open_below(VALUE self, VALUE root, VALUE path, VALUE links)
  * Native.open_known(root, path, links, device, inode, size, mtime, ctime)
  *     -> [content or File, inode, size, mtime, ctime, device], or nil
  *
- * As open_below, for a file of which that is known, and under the GVL, since no disk and no server is waited for. nil:
- * it is another file by now, or one would have to be.
+ * Like open_below, for a file with these known facts. Holds the GVL, because it waits for no disk
+ * and no server. nil: it would have to wait, or the name now belongs to another file.
  */
 static VALUE
 native_open_known(int argc, VALUE *argv, VALUE self)
@@ -179,8 +180,9 @@ close_file(VALUE argument)
 /*
  * Native.close(file) -> nil
  *
- * As IO#close, which keeps the GVL while it closes a file that was opened for reading; that can take
- * as long as a server likes. So the descriptor is held, and closed by whoever holds it last.
+ * Like IO#close, but IO#close holds the GVL while it closes a file that was opened for reading,
+ * which can take long on a file server. Therefore the descriptor is held, and its last holder
+ * closes it.
  */
 static VALUE
 native_close(VALUE self, VALUE file)

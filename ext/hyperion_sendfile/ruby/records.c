@@ -1,8 +1,7 @@
 /*
- * TLS in userspace: a file, record by record, to the Ruby object that encrypts. The record is read
- * into one String, which OpenSSL encrypts from where it lies: no copy, and no object, in between.
- * All of it runs under the GVL, since OpenSSL does; only a file that is not in memory is waited for
- * without.
+ * TLS in userspace: passes a file, record by record, to the Ruby object that encrypts. Each record
+ * is read into one String, which OpenSSL encrypts in place, without a copy or an object in between.
+ * Everything runs under the GVL, because OpenSSL does; only waits for a disk release it.
  */
 #include <ruby.h>
 #include <ruby/io.h>
@@ -15,13 +14,15 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-/* The plaintext of one record: OpenSSL takes as much per call (RFC 8446, 5.1). */
+/* The plaintext of one record, which is what OpenSSL accepts per call (RFC 8446, 5.1). */
 static const long RECORD = 16 * 1024;
 
-/* What is left of a record's worth, and the next frame, which is longer than a record. */
+/* Room for the rest of a record, and for the next frame, which is longer than a record. */
 static const long RECORD_AND_FRAME = 2 * 16 * 1024 + HS_FRAME_PREFIX;
 
-/* What one call sends before others get their turn: encryption keeps a core busy. */
+/*
+ * The limits of one call before other fibers get their turn, because encryption keeps a core busy.
+ */
 static const off_t STEP = 256 * 1024;
 static const int64_t STEP_NS = 2 * 1000 * 1000;
 
@@ -32,24 +33,23 @@ struct step {
     VALUE ssl;
     VALUE io; /* below ssl */
     VALUE in;
-    const struct hs_frames
-        *frames;    /* NULL: the file as it is; else position and end are on their wire */
-    bool report;    /* stop where what is out is whole frames */
-    VALUE buffer;   /* plaintext, next to go out */
-    off_t position; /* of what comes behind the buffer, in the file */
+    const struct hs_frames *frames; /* NULL: no frames; else position and end are on the wire */
+    bool report;                    /* stop at frame boundaries */
+    VALUE buffer;                   /* plaintext to be sent next */
+    off_t position;                 /* in the file, of the byte after the buffer */
     off_t end;
-    const char *head; /* what comes before that, and is not in the buffer yet */
+    const char *head; /* comes before that byte, and is not yet in the buffer */
     size_t head_left;
-    off_t sent; /* of head and region laid end to end */
+    off_t sent; /* of head and region together */
     enum hs_status status;
-    bool offered;  /* OpenSSL was given something */
-    bool in_doubt; /* and may have begun to send what it did not take of that */
+    bool offered;  /* OpenSSL was given data */
+    bool in_doubt; /* and may have begun to send data that it did not accept */
     bool corked;
     struct hs_sigpipe sigpipe;
 };
 
 struct piece {
-    struct hs_read read; /* the first, as which it is run */
+    struct hs_read read; /* must be the first member */
     char *to;
     size_t length;
     off_t position;
@@ -65,8 +65,8 @@ read_piece(struct hs_read *read)
 }
 
 /*
- * What is in memory is read at once: to give the GVL up for it would cost a time slice beside a busy
- * thread. -1: errno.
+ * Data in the page cache is read under the GVL, because releasing it would cost a time slice beside
+ * a busy thread. -1: errno.
  */
 static ssize_t
 read_at(VALUE in, char *to, size_t length, off_t position)
@@ -103,8 +103,8 @@ read_failed(struct step *s, int err)
 }
 
 /*
- * Frames are longer than records: the next is laid out behind what is left of the one before, so that every
- * record but the last is full. OpenSSL takes one at a time.
+ * Frames are longer than records. The next frame is laid out after the rest of the previous one, so
+ * that every record but the last is full. OpenSSL accepts one record at a time.
  */
 static bool
 fill_with_frames(struct step *s)
@@ -140,7 +140,7 @@ fill_with_frames(struct step *s)
     return false;
 }
 
-/* Whether there is something for the next record, which is as long as can be; else the status. */
+/* Makes the next record as long as possible. False: there is no data; see the status. */
 static bool
 fill(struct step *s)
 {
@@ -189,10 +189,11 @@ would_block(VALUE argument, VALUE error)
 }
 
 /*
- * Gives OpenSSL what is in the buffer. Where another thread has left something in OpenSSL's queue of errors, as
- * M:N threads do, a full socket raises a bare EAGAIN. What it does not take now it has begun to encrypt, and has to
- * be given again. A String that is not frozen would be: some versions of the gem then take its memory,
- * and the next read would get another, and a copy of what is to be overwritten.
+ * Passes the buffer to OpenSSL. If another thread has left an error in OpenSSL's queue, as happens
+ * with M:N threads, a full socket raises a bare EAGAIN. Data that OpenSSL does not accept now may
+ * be partly encrypted, and must be passed again. The String is frozen during the call: some
+ * versions of the gem openssl would otherwise take its memory over, and the next read would have to
+ * allocate and copy.
  */
 static void
 offer(struct step *s)
@@ -223,7 +224,7 @@ ready(struct step *s)
     return held >= (s->report ? 1 : RECORD) || fill_with_frames(s);
 }
 
-/* Whether others get their turn, or hear how far it has come. */
+/* Whether the step ends here, so that other fibers get their turn, or the caller gets a report. */
 static bool
 step_ends(const struct step *s, int64_t deadline)
 {
@@ -245,14 +246,14 @@ run(VALUE argument)
     return Qnil;
 }
 
-/* However the records ended: what they are held back by goes, and who counts them hears of them. */
+/* Called however the step ends: removes the cork and the signal mask, and yields the counts. */
 static VALUE
 finish(VALUE argument)
 {
     struct step *s = (struct step *)argument;
 
     RB_FL_UNSET_RAW(s->buffer, RUBY_FL_FREEZE);
-    /* What may have been closed for writing. */
+    /* The IO may have been closed for writing. */
     if (s->corked && !hs_closed(s->io)) hs_uncork(rb_io_descriptor(s->io));
     hs_sigpipe_release(&s->sigpipe);
     if (s->offered) rb_yield_values(2, OFFT2NUM(s->sent), s->in_doubt ? Qtrue : Qfalse);
@@ -260,10 +261,10 @@ finish(VALUE argument)
 }
 
 /*
- * Sends what it can within a step: the rest of the head, then [position, end) of the file, of which the
- * buffer holds the beginning. That is nobody else's, and is kept from one step to the next. However
- * it is left, the block first gets the bytes that went out, and whether nobody knows if these are all; unless
- * nothing was tried.
+ * Sends as much as it can within a step: the rest of the head, then [position, end) of the file.
+ * The buffer holds the first of these bytes; no other code uses it, and it is kept from one step to
+ * the next. Unless nothing was tried, the block is called with the bytes sent, and with whether
+ * more may have been sent, before the call is left in any way.
  */
 enum hs_status
 hs_send_records(VALUE ssl, VALUE io, VALUE in, off_t position, off_t end, VALUE head,

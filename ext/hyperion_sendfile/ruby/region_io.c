@@ -1,5 +1,6 @@
 /*
- * Leaving the GVL on behalf of an IO, from Ruby 3.5 on: as region_number.c, but that Ruby knows the IO, and no number.
+ * Releases the GVL on behalf of an IO, from Ruby 3.5 on. Like region_number.c, but Ruby takes the
+ * IO instead of a number.
  */
 #include <ruby.h>
 #include <ruby/io.h>
@@ -22,7 +23,7 @@ struct work {
     void *data;
 };
 
-/* Ruby would take an errno that is left for its own: it raises for ETIMEDOUT. */
+/* Resets errno, because Ruby would treat a leftover errno as its own: it raises for ETIMEDOUT. */
 static VALUE
 work_without_gvl(void *argument)
 {
@@ -33,7 +34,7 @@ work_without_gvl(void *argument)
     return Qnil;
 }
 
-/* May raise what another thread or a signal handler has for this thread, before or after func. */
+/* May raise an interrupt of another thread or of a signal handler, before or after func. */
 void
 hs_region(void (*func)(void *), void *data, VALUE io, int fd)
 {

@@ -1,6 +1,6 @@
 /*
- * Leaving the GVL where Ruby offers no call on behalf of a descriptor. Callers then hold it, and come back now and then
- * to see whether its IO is closed.
+ * Releases the GVL if Ruby has no call on behalf of a descriptor. Callers then hold the descriptor,
+ * and return now and then to check whether its IO was closed.
  */
 #include <ruby.h>
 

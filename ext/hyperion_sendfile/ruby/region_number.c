@@ -1,7 +1,7 @@
 /*
- * Leaving the GVL on behalf of a descriptor, up to Ruby 3.4: IO#close in another thread then wakes this one with an
- * IOError, and waits for it to be out before the descriptor's number can be given to somebody else. libruby exports the
- * call; no public header declares it.
+ * Releases the GVL on behalf of a descriptor, up to Ruby 3.4. IO#close in another thread then wakes
+ * this one with an IOError, and waits until this one has left before the descriptor's number can be
+ * reused. libruby exports the function, but no public header declares it.
  */
 #include <ruby.h>
 #include <ruby/thread.h>
@@ -24,7 +24,7 @@ struct work {
     void *data;
 };
 
-/* Ruby would take an errno that is left for its own: it raises for ETIMEDOUT. */
+/* Resets errno, because Ruby would treat a leftover errno as its own: it raises for ETIMEDOUT. */
 static VALUE
 work_without_gvl(void *argument)
 {
@@ -35,7 +35,7 @@ work_without_gvl(void *argument)
     return Qnil;
 }
 
-/* May raise what another thread or a signal handler has for this thread, before or after func. */
+/* May raise an interrupt of another thread or of a signal handler, before or after func. */
 void
 hs_region(void (*func)(void *), void *data, VALUE io, int fd)
 {
