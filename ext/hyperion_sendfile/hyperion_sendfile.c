@@ -4,21 +4,21 @@
  *
  *   sendfile.h             the internal contract: one struct for a transfer, one function per platform
  *   ruby/arguments.c       Ruby values to descriptors and byte counts
- *   ruby/gvl.c             one transfer on behalf of Ruby; region_*.c leaves the GVL for it
+ *   ruby/gvl.c             runs a transfer for Ruby; region_*.c releases the GVL for it
  *   ruby/native.c          the methods that only lib/ calls
- *   core/transfer.c        attempt, count, wait, again: no Ruby from here on
- *   core/buffered.c, core/small.c, the os_*.c below os, os/linux/splice.c   the methods of moving bytes
- *   ruby/data_frames.c, core/frames.[hc], core/framed.c           a region as HTTP/2's DATA frames
- *   ruby/held.c, core/owned.c   descriptors that stay what they are meanwhile
- *   core/wait.c, core/sigpipe.c                    what a waiting thread needs
- *   ruby/records.c, os/linux/cork.c, core/nagle.c  TLS in userspace, by way of Ruby's OpenSSL
- *   os/linux/ktls.c        what a descriptor needs on which the kernel encrypts
- *   os/linux/queue.c       what the kernel has taken and not delivered
- *   os/linux/resident_preadv2.c                    what is in the page cache
+ *   core/transfer.c        attempt, count, wait, repeat: no Ruby from here on
+ *   core/buffered.c, core/small.c, os/.../os_*.c, os/linux/splice.c  the methods that move bytes
+ *   ruby/data_frames.c, core/frames.[hc], core/framed.c           HTTP/2 DATA frames
+ *   ruby/held.c, core/owned.c                      keep descriptors open during a call
+ *   core/wait.c, core/sigpipe.c                    waiting, and protection against SIGPIPE
+ *   ruby/records.c, os/linux/cork.c, core/nagle.c  TLS in userspace, through Ruby's OpenSSL
+ *   os/linux/ktls.c        kernel TLS
+ *   os/linux/queue.c       bytes that the kernel has not delivered yet
+ *   os/linux/resident_preadv2.c                    the state of the page cache
  *   ruby/open.c, os/linux/open_openat2.c           files for the Rack app
- *   core/stats.c           what was done
+ *   core/stats.c           counters
  *
- * os/portable/ has what a system without one of these gets instead.
+ * os/portable/ has the replacements for systems that lack one of these.
  */
 #include <ruby.h>
 #include <ruby/io.h>

@@ -61,7 +61,7 @@ struct hs_transfer {
     size_t head_length;
     struct hs_frames *frames; /* send the region as frames, see frames.h; NULL: unframed */
 
-    /* How: one attempt moves at most what is left of these. */
+    /* How: one attempt sends at most the rest of head and region. */
     hs_method *method;
     int pipe_r; /* hs_splice only */
     int pipe_w;

@@ -64,8 +64,8 @@ module Hyperion
       class TruncatedError < EOFError
         include Progress
 
-        # @param sent [Integer] bytes of the region that went out
-        # @param expected [Integer] bytes of the region that were to go out
+        # @param sent [Integer] bytes of the region that were sent
+        # @param expected [Integer] bytes of the region that were to be sent
         # @param torn [Boolean] see {Progress#torn?}
         def initialize(sent, expected, torn: true)
           record_progress(sent, expected, torn)
@@ -77,8 +77,8 @@ module Hyperion
       class TimeoutError < (defined?(IO::TimeoutError) ? IO::TimeoutError : IOError)
         include Progress
 
-        # @param sent [Integer] bytes of the region that went out
-        # @param expected [Integer, nil] bytes of the region that were to go out
+        # @param sent [Integer] bytes of the region that were sent
+        # @param expected [Integer, nil] bytes of the region that were to be sent
         # @param timeout [Numeric] seconds that passed without a byte
         # @param torn [Boolean] see {Progress#torn?}
         def initialize(sent, expected, timeout, torn: true)

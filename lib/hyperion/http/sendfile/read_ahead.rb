@@ -113,7 +113,7 @@ module Hyperion
           end
 
           # Called by the fiber.
-          # @return [Object] what the block returns
+          # @return [Object] the result of the block
           def value
             @over.pop
             raise @error if @error

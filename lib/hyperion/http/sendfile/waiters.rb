@@ -91,7 +91,7 @@ module Hyperion
           IOError.new("the fiber scheduler #{Fiber.scheduler.class} failed in a wait: #{error.class}: #{error.message}")
         end
 
-        # Every wait goes through the scheduler, and so does the end of every step.
+        # Every wait goes through the scheduler, and so does the end of each step.
         module InFiber
           module_function
 
