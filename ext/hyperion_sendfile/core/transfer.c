@@ -223,7 +223,7 @@ attempt(struct hs_transfer *t)
     if (moved.head > 0 || moved.body > 0) {
         t->queued = -1;
         t->deadline_ns = after(t->timeout_ns);
-        t->interruptions = 0;
+        t->interruptions = t->doublings = 0;
     } else if (moved.err == EAGAIN && t->wait && t->deadline_ns != NEVER) {
         t->deadline_ns += took; /* it waited for the file, not for the peer */
     }
@@ -278,14 +278,13 @@ raises_none(hs_method *method)
 struct limit {
     struct hs_alarm alarm;
     int64_t due;
-    int doublings; /* of the time for a slow source */
 };
 
 static void
 set_limit(const struct hs_transfer *t, struct limit *limit)
 {
-    if (limit->alarm.there == false) return;
-    limit->due = t->deadline_ns + (t->timeout_ns << limit->doublings) - t->timeout_ns;
+    if (!limit->alarm.there) return;
+    limit->due = t->deadline_ns + ((t->timeout_ns << t->doublings) - t->timeout_ns);
     hs_alarm_set(&limit->alarm, limit->due - hs_now_ns());
 }
 
@@ -307,13 +306,11 @@ static enum hs_status
 look_at_limit(struct hs_transfer *t, struct limit *limit, enum hs_status status)
 {
     if (limit->due == NEVER || hs_now_ns() < limit->due) return status;
-    if (status == HS_PARTIAL) {
-        limit->doublings = 0;
-    } else {
+    if (status != HS_PARTIAL) {
         look_at_queue(t);
         if (hs_now_ns() >= t->deadline_ns) {
             if (hs_wait(t->out_fd, POLLOUT, 0) == 0) return HS_TIMEOUT;
-            if (limit->doublings < PAUSE_DOUBLINGS) limit->doublings++;
+            if (t->doublings < PAUSE_DOUBLINGS) t->doublings++;
             t->deadline_ns = after(t->timeout_ns);
         }
     }

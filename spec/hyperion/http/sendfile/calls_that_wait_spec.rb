@@ -112,6 +112,42 @@ RSpec.describe Hyperion::Http::Sendfile, "in a system call that waits", needs: :
     end
   end
 
+  # The time that a read takes, and after an interruption takes again (direct I/O of FUSE).
+  it "lets a source that is slower than the timeout, and begins anew when it is interrupted, get to its end" do
+    slow = <<~C
+      #define _GNU_SOURCE
+      #include <dlfcn.h>
+      #include <sys/sendfile.h>
+      #include <time.h>
+
+      static ssize_t
+      late(const char *name, int out, int in, off_t *offset, size_t count)
+      {
+          static int done;
+          struct timespec second = {.tv_sec = 1};
+
+          if (!done && nanosleep(&second, NULL) < 0) return -1;
+          done = 1;
+          return ((ssize_t (*)(int, int, off_t *, size_t))dlsym(RTLD_NEXT, name))(out, in, offset, count);
+      }
+
+      ssize_t sendfile(int out, int in, off_t *offset, size_t count) { return late("sendfile", out, in, offset, count); }
+      ssize_t sendfile64(int out, int in, off_t *offset, size_t count) { return late("sendfile64", out, in, offset, count); }
+    C
+    sending = <<~RUBY
+      require "hyperion/http/sendfile"
+      require "socket"
+      S = Hyperion::Http::Sendfile
+      out, peer = UNIXSocket.pair
+      file = File.open(ARGV[0])
+      Thread.new { S.copy_to_socket(out, file, 0, 100_000, timeout: 0.3) && out.close }
+      puts peer.wait_readable(20) ? peer.read.bytesize : "nothing"
+      $stdout.flush
+      exit!(true)
+    RUBY
+    expect(Interposed.run("slow_sendfile", slow, sending, payload_file(100_000).path)).to eq("100000\n")
+  end
+
   # Nobody lies here: the mode changes while the transfer waits for room.
   %i[tcp unix].each do |kind|
     it "keeps its timeout when O_NONBLOCK is turned off in a wait (#{kind})" do
