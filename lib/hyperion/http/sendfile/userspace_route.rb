@@ -76,14 +76,21 @@ module Hyperion
 
         # Waiting for a stream counts against the timeout; waiting for a disk does not.
         def read(length, transfer)
-          if Sources::Stream === @source
-            return within(transfer) { @source.read(length, transfer.position, @buffer) } unless @source.io
+          return read_stream(length, transfer) if Sources::Stream === @source
 
-            wait_for_source(transfer)
-          end
-          transfer.apart_from_peer do
-            @waiter.read(transfer, length) { @source.read(length, transfer.position, @buffer) }
-          end
+          transfer.apart_from_peer { @waiter.read(transfer, length) { fill(length, transfer) } }
+        end
+
+        # By the caller's own thread: another one would still take bytes of the stream after the caller was interrupted.
+        def read_stream(length, transfer)
+          return within(transfer) { fill(length, transfer) } unless @source.io
+
+          wait_for_source(transfer)
+          @waiter.run { fill(length, transfer) }
+        end
+
+        def fill(length, transfer)
+          @source.read(length, transfer.position, @buffer)
         end
 
         # A fiber that is killed inside an IO's read would leave its entry in the list of that IO's waiters. Therefore

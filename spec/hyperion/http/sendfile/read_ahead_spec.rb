@@ -169,6 +169,25 @@ RSpec.describe Hyperion::Http::Sendfile, "sending a cold file in a fiber", needs
     expect(reader.result).to be_payload(payload(100_000) * 100)
   end
 
+  # Another thread would take bytes of it after the fiber was given up.
+  it "reads a pipe by itself" do
+    channel = channel(:tcp)
+    reader = channel.read
+    source, writer = IO.pipe.each { |io| Cleanup.close(io) }
+    writer.write("some bytes")
+    writer.close
+    threads = []
+    source.define_singleton_method(:readpartial) do |*arguments|
+      threads << Thread.current
+      super(*arguments)
+    end
+    sender = start_under(:fiber_async) { S.copy_to_socket(channel.out, source) && Thread.current }
+    own = sender.value
+    expect(threads.uniq).to eq([own])
+    channel.finish
+    expect(reader.result).to eq("some bytes")
+  end
+
   it "does not move the position of a file whose offset it refuses" do
     file = payload_file(100_000)
     S.copy_to_socket(StringIO.new, file, 0, 100_000) # and so it is in the page cache
