@@ -3,7 +3,7 @@
 # One file to every client, a fiber for each (gem "async"):  ruby -Ilib examples/async.rb FILE [PORT]
 
 require "async"
-require "io/stream" unless IO.method_defined?(:timeout) # Ruby 3.1: what Async needs of IO is in that gem
+require "io/stream" unless IO.method_defined?(:timeout) # Ruby 3.1: this gem adds the methods of IO that Async needs
 require "socket"
 require "hyperion/http/sendfile"
 

@@ -1,8 +1,8 @@
 # frozen_string_literal: true
 
-# The main job, seen: a file of random bytes is served by examples/server.rb in a process of its own and downloaded
-# over parallel connections; every download must have the file's SHA-256. Prints the route taken, throughput, the
-# server's CPU time and its system calls. The exit status is 0 only when every download was exact.
+# Demonstrates the main job: examples/server.rb serves a file of random bytes in a process of its own, and parallel
+# connections download it; every download must have the SHA-256 of the file. Prints the route, the throughput, the
+# server's CPU time and its system calls. The exit status is 0 only if every download was exact.
 #
 #   rake demo, or: ruby -Ilib examples/demo.rb        DEMO_MIB=8 makes the file 8 MiB instead of 64
 #
@@ -29,7 +29,7 @@ module Demo
        .find { |path| File.file?(path) && File.executable?(path) }
   end
 
-  # The whole run, in a directory that is gone afterwards.
+  # The whole run, in a directory that is removed afterwards.
   class Run
     CONNECTIONS = 4
     DOWNLOADS = 2 # by each connection
@@ -41,7 +41,7 @@ module Demo
       @www = File.join(dir, "www")
     end
 
-    # True when every download was exact.
+    # Returns true if every download was exact.
     def call
       make_file
       puts("#{@size >> 20} MiB of random bytes, SHA-256 #{@sha256}")
@@ -72,7 +72,7 @@ module Demo
       row.update(count_calls(splice)) { |key, one, other| %i[downloads exact].include?(key) ? one + other : one }
     end
 
-    # One more download, from a server under strace.
+    # Makes one more download, from a server under strace.
     def count_calls(splice)
       strace = Demo.which("strace") or return { note: "not counted (strace not installed)" }
       logs = File.join(@dir, "trace-#{splice}")
@@ -85,7 +85,7 @@ module Demo
       { note: "not counted (strace may not trace here)" }
     end
 
-    # Downloads over several connections at once and compares what arrived.
+    # Downloads over several connections at once, and compares the results.
     def download(server, connections, each, label)
       paths = Array.new(connections * each) { |n| File.join(@dir, "download-#{n}") }
       progress = Progress.new(label, @size * paths.size)
@@ -116,8 +116,9 @@ module Demo
   module Server
     COMMAND = [RbConfig.ruby, "-I", File.expand_path("../lib", __dir__), __FILE__, "--serve"].freeze
 
-    # Yields what the server says of itself: port, kind, platform, splice. Returns the CPU seconds it spent serving.
-    # A process group of its own leaves Ctrl-C to the parent, which ends the server whatever state it is in.
+    # Yields facts that the server reports: port, kind, platform, splice. Returns the CPU seconds that it spent serving.
+    # The server has its own process group, so that only the parent gets Ctrl-C; the parent ends the server in any
+    # state.
     def self.start(dir, splice:, under: [], err: $stderr)
       env = { "HYPERION_HTTP_SPLICE" => splice ? "1" : nil }
       pipe = IO.popen(env, [*under, *COMMAND, dir], "r+", pgroup: true, err: err)
@@ -129,7 +130,7 @@ module Demo
       pipe&.close
     end
 
-    # The other side of start. Ends with its standard input, so also when the parent dies.
+    # The counterpart of start. It ends when its standard input is closed, therefore also if the parent dies.
     def self.serve(dir)
       server = FileServer.new(dir, port: 0)
       $stdout.sync = true
@@ -148,13 +149,13 @@ module Demo
     def self.cpu_seconds = Process.clock_gettime(Process::CLOCK_PROCESS_CPUTIME_ID)
   end
 
-  # Downloads one URL to several paths: each group of them over a connection of its own, one after another.
+  # Downloads one URL to several paths: each group of paths over its own connection, one after another.
   module Client
     CURL = Demo.which("curl")
     WRITE_OUT = "%{num_connects}\\n" # rubocop:disable Style/FormatStringToken -- curl's own
     OPTIONS = ["-q", "-sS", "--fail", "--fail-early", "--noproxy", "*", "-w", WRITE_OUT].freeze
 
-    # Yields now and then, and when all is there. Returns the seconds it took.
+    # Yields now and then, and at the end. Returns the seconds it took.
     def self.download(url, groups)
       started = Process.clock_gettime(Process::CLOCK_MONOTONIC)
       clients = groups.map { |paths| start(url, paths) }
@@ -168,7 +169,7 @@ module Demo
 
     def self.start(url, paths)
       Thread.new do
-        Thread.current.report_on_exception = false # whoever joins gets it
+        Thread.current.report_on_exception = false # join raises it
         CURL ? curl(url, paths) : net_http(URI(url), paths)
       end
     end
@@ -197,7 +198,7 @@ module Demo
     end
   end
 
-  # How far the downloads are: a bar on a terminal, a line per quarter elsewhere.
+  # Shows the progress: a bar on a terminal, else a line per quarter.
   class Progress
     WIDTH = 40
 
@@ -223,7 +224,7 @@ module Demo
   module Trace
     OPTIONS = %w[-ff -e signal=none -o].freeze
 
-    # Tallies the calls of the thread that served, from reading the request to the last call that sent something.
+    # Counts the calls of the serving thread, from reading the request to the last call that sent bytes.
     def self.tally(logs)
       calls = logs.map { |log| File.readlines(log).drop_while { |call| !call.include?('"GET ') } }.find(&:any?)
       sent = sending(calls.first[/\((\d+)/, 1])
@@ -231,7 +232,7 @@ module Demo
       calls.first(last + 1).map { |call| call[/\A\w+/] }.tally.sort_by { |name, count| [-count, name] }
     end
 
-    # A call that put bytes on the socket.
+    # Whether the call sent bytes to the socket.
     def self.sending(socket)
       /\A(?:(?:send\w+|writev?)\(#{socket},|splice\(\d+, [^,]+, #{socket},).* = [1-9]/
     end
@@ -250,7 +251,7 @@ module Demo
     exit(128 + e.signo)
   end
 
-  # So that every process and file goes. Another signal must not interrupt that.
+  # Raises on a signal, so that every process and file is cleaned up. Another signal must not interrupt that.
   def self.unwind_on_signals
     signals = %w[INT TERM HUP]
     signals.each do |signal|

@@ -12,9 +12,9 @@ service "files" do
   root Dir.pwd
   url "http://127.0.0.1:#{ENV.fetch("PORT", "9292")}"
 
-  # HTTP/1 goes by sendfile, and HTTP/2 by DATA frames of the file, over https too.
+  # HTTP/1 sends by sendfile, and HTTP/2 as DATA frames, also over https.
   endpoint_options({ reuse_address: true, protocol: Hyperion::Http::Sendfile::Falcon })
 
-  # Without Falcon's compression, which would give text other bytes under the same etag.
+  # Without Falcon's compression, which would change the bytes of text, but keep its etag.
   middleware { Protocol::Rack::Adapter.new(rack_app) }
 end

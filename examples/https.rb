@@ -1,15 +1,15 @@
 # frozen_string_literal: true
 
-# A small HTTPS file server, a fiber for each connection (gem "async"): GET and HEAD, keep-alive. The kernel encrypts
-# where it can; otherwise OpenSSL does, and the same call sends. It listens on 127.0.0.1 only.
+# A small HTTPS file server, a fiber for each connection (gem "async"): GET and HEAD, keep-alive. The kernel encrypts if
+# it can, otherwise OpenSSL does; the call that sends is the same. It listens on 127.0.0.1 only.
 #
 #   ruby -Ilib examples/https.rb [DIR] [PORT]           VERBOSE=1 tells of each connection who encrypts
 #   CERT=cert.pem KEY=key.pem ruby -Ilib examples/https.rb
 #
-# Without a certificate it makes one that nobody has signed: curl -k https://localhost:8443/
+# Without a certificate, it makes a self-signed one: curl -k https://localhost:8443/
 
 require "async"
-require "io/stream" unless IO.method_defined?(:timeout) # Ruby 3.1: what Async needs of IO is in that gem
+require "io/stream" unless IO.method_defined?(:timeout) # Ruby 3.1: this gem adds the methods of IO that Async needs
 require "openssl"
 require_relative "server"
 
@@ -47,7 +47,7 @@ class HttpsServer
     @listener.close
   end
 
-  # What can be known before the first handshake, at which OpenSSL asks the kernel.
+  # Prints the facts that are known before the first handshake, at which OpenSSL asks the kernel.
   def ktls
     return "no: this OpenSSL, or this build of the gem, can't" unless @enabled
     return "no: the kernel's module tls is not loaded" unless File.exist?("/proc/net/tls_stat")
@@ -64,20 +64,20 @@ class HttpsServer
     within(HANDSHAKE_TIMEOUT) { ssl.accept }
     puts("#{ssl.ssl_version}, #{ssl.cipher.first}: #{S.fast_path_kind(ssl)}") if @verbose
     nil while serve_request(ssl)
-  rescue *GONE => e # the client is gone, or it stalls, or a file has shrunk: what was promised can't be kept
+  rescue *GONE => e # the client is gone or stalls, or a file has shrunk: the response cannot be completed
     warn("#{e.class}: #{e.message}") if @verbose
   ensure
     close(ssl || socket)
   end
 
-  # Also says goodbye, for which a client that stalls would have to make room.
+  # Also sends close_notify, for which a stalled client may have no room.
   def close(connection)
     within(1) { connection.close }
   rescue *GONE
     connection.to_io.close
   end
 
-  # True when another request may follow on this connection.
+  # Returns true if another request may follow on this connection.
   def serve_request(ssl)
     request = read_request(ssl) or return false
     raise FileServer::Refused.new(405, "allow: GET, HEAD") unless %w[GET HEAD].include?(request.method)
@@ -112,7 +112,7 @@ class HttpsServer
       "connection: #{persistent ? "keep-alive" : "close"}\r\n\r\n"
   end
 
-  # Inside the root once all symbolic links are followed.
+  # Whether the path is inside the root after all symbolic links are resolved.
   def open_file(path)
     real = File.realpath(@root + path.force_encoding(@root.encoding))
     raise FileServer::Refused, 404 unless real.start_with?(File.join(@root, "")) && File.file?(real)
@@ -152,6 +152,6 @@ if $PROGRAM_NAME == __FILE__
   begin
     server.run
   rescue Interrupt
-    nil # that is how it ends
+    nil # Ctrl-C ends the server
   end
 end

@@ -4,12 +4,12 @@
 #
 #   ruby -Ilib examples/serve.rb [DIR [PORT [SERVER]]]      (or: rake "serve[DIR,PORT,SERVER]")
 #
-# A file is sent by Hyperion::Http::Sendfile::Files, a directory is shown as a list of what is in it.
+# Hyperion::Http::Sendfile::Files sends a file; a directory is shown as a list of its entries.
 require "erb"
 require "hyperion/http/sendfile/rack"
 require_relative "servers"
 
-# What the browser is shown of a directory; files go to Files, and so does what does not exist.
+# A page for each directory; Files answers for files, and for paths that do not exist.
 class Listing
   HTML = ERB.new(<<~TEMPLATE, trim_mode: "-")
     <!DOCTYPE html>
@@ -35,7 +35,7 @@ class Listing
   include ERB::Util
 
   def initialize(root)
-    @root = File.realpath(root).b # names are bytes, whatever the locale says
+    @root = File.realpath(root).b # names are bytes in every locale
     @files = Hyperion::Http::Sendfile::Files.new(@root)
   end
 
@@ -54,7 +54,7 @@ class Listing
 
   private
 
-  # @return [String, nil] nil: it is none, or one outside of the root
+  # @return [String, nil] nil: not a directory, or one outside of the root
   def directory(path)
     name = path.gsub(/%\h\h/) { |escape| escape[1..].hex.chr }
     return if name.include?("\0") || !addressable?(name)
@@ -76,7 +76,7 @@ class Listing
     HTML.result(binding)
   end
 
-  # One slash at the start, for two would name another host.
+  # One slash at the start, because two would name another host.
   def redirect(path, query)
     location = path.sub(%r{\A/+}, "/")
     location += "?#{query}" unless query.empty?
@@ -92,13 +92,13 @@ class Listing
     h(name.dup.force_encoding(Encoding::UTF_8).scrub)
   end
 
-  # A slash at the end stands for a directory.
+  # A slash at the end marks a directory.
   def u(name)
     url_encode(name).gsub("%2F", "/")
   end
 end
 
-# The command: what it was told is checked, and what is wrong is said in a line.
+# The command: checks its arguments, and reports a wrong one in one line.
 module Serve
   NAME = File.basename($PROGRAM_NAME, ".rb")
   USAGE = "usage: #{NAME} [DIR [PORT [SERVER]]]   serves DIR (.) at #{Servers::HOST}:PORT (8080) by " \

@@ -22,7 +22,7 @@ class FileServer
     @root = File.realpath(root)
     @listener = TCPServer.new("127.0.0.1", port)
     @port = @listener.local_address.ip_port
-    @stopping, @stop = IO.pipe # readable once #stop has closed its other end: wakes whoever waits for input
+    @stopping, @stop = IO.pipe # readable once #stop has closed its other end: wakes threads that wait for input
     @connections = ThreadGroup.new
   end
 
@@ -47,12 +47,12 @@ class FileServer
 
     @connections.add(Thread.new { Connection.new(socket, @root, @stopping).serve })
   rescue Errno::ECONNABORTED
-    # The client gave up while it was queued.
+    # The client left while it was queued.
   rescue Errno::EMFILE, Errno::ENFILE
     sleep(0.1) # the client stays queued until a connection ends and frees its descriptor
   end
 
-  # The answer is an error status, with a header field that belongs to it.
+  # The response is an error status, with a header field that belongs to it.
   class Refused < StandardError
     attr_reader :status, :fields
 
@@ -96,7 +96,7 @@ class FileServer
       nil while serve_request
     rescue SystemCallError
       # The client is gone.
-    rescue IOError => e # TruncatedError and TimeoutError among them: the response can't be completed
+    rescue IOError => e # also TruncatedError and TimeoutError: the response cannot be completed
       warn("#{e.class}: #{e.message}")
     ensure
       @socket.close
@@ -104,7 +104,7 @@ class FileServer
 
     private
 
-    # True when another request may follow on this connection.
+    # Returns true if another request may follow on this connection.
     def serve_request
       head = read_head or return false
       @head_only = head.start_with?("HEAD ")
@@ -120,7 +120,7 @@ class FileServer
       file&.close
     end
 
-    # What is promised is of the descriptor that the bytes come from.
+    # The headers describe the descriptor that the bytes come from.
     def serve_file(file, request)
       size = file.size
       range = request.range(size)
@@ -142,8 +142,8 @@ class FileServer
       persistent
     end
 
-    # Resolves symbolic links before it looks whether the file is inside the root, and opens the resolved path.
-    # NONBLOCK: opening a FIFO must not wait for a writer.
+    # Resolves symbolic links, checks that the file is inside the root, and opens the resolved path. NONBLOCK: opening a
+    # FIFO must not wait for a writer.
     def open_file(path)
       real = File.realpath(@root + path.force_encoding(@root.encoding))
       raise Refused, 404 unless real.start_with?(File.join(@root, "")) && !path.end_with?("/")
@@ -157,7 +157,7 @@ class FileServer
       raise Refused, 404
     end
 
-    # The next request head without the empty line that ends it; nil when there is none to come.
+    # The next request head without the empty line at its end; nil: no request follows.
     def read_head
       @head_only = false
       deadline = self.class.now + IDLE_TIMEOUT
@@ -170,7 +170,7 @@ class FileServer
       head.bytesize > MAX_HEAD ? raise(Refused, 431) : head
     end
 
-    # Input as soon as there is some; nil at its end, at the deadline, and when the server stops.
+    # Returns input as soon as there is some; nil: the end, the deadline, or the server stops.
     def receive(deadline)
       left = deadline - self.class.now
       return unless left.positive? && IO.select([@socket, @stopping], nil, nil, left)&.first == [@socket]
@@ -179,7 +179,7 @@ class FileServer
       input == :wait_readable ? "" : input
     end
 
-    # A close with input unread makes the kernel send a reset, which may overtake the response and destroy it.
+    # If input is unread at the close, the kernel sends a reset, which may destroy the response on its way.
     def linger
       @socket.close_write
       deadline = self.class.now + LINGER
@@ -219,12 +219,12 @@ class FileServer
       path.gsub(/%\h\h/) { |escape| [escape[1, 2]].pack("H2") }
     end
 
-    # The bytes of the only range asked for; nil when it is to be the whole file, as the answer to several ranges and
-    # to malformed ones may be, and to If-Range has to be where no validator is ever sent. Raises Refused, too.
+    # The bytes of a single range; nil: send the whole file. That is allowed for several or malformed ranges, and
+    # necessary for If-Range, because this server sends no validators. Can raise Refused.
     def range(size)
       return if @method != "GET" || @fields.key?("if-range")
 
-      return if size.zero? # no content-range can speak of an empty file
+      return if size.zero? # no content-range can describe an empty file
 
       first, last, suffix = RANGE.match(@fields.fetch("range", ""))&.captures
       return unless first || suffix
@@ -237,7 +237,7 @@ class FileServer
       first..[last, size - 1].min
     end
 
-    # Bodies are not read, so nothing can follow one.
+    # Bodies are not read, therefore no request can follow one.
     def persistent?
       return false if @fields.key?("transfer-encoding") || @fields["content-length"].to_i.positive?
 

@@ -1,7 +1,7 @@
 # frozen_string_literal: true
 
-# Starts any of five servers from Ruby: in the foreground, until SIGINT or SIGTERM. How each is set up by its own means
-# is shown in the files beside this one.
+# Starts any of five servers from Ruby: in the foreground, until SIGINT or SIGTERM. The files beside this one show how
+# each server is configured in its own way.
 require "socket"
 
 # See above.
@@ -9,12 +9,12 @@ module Servers
   HOST = "127.0.0.1"
 
   class << self
-    # @return [Array<String>] whom {run} knows
+    # @return [Array<String>] the servers that {run} knows
     def names
       %w[puma falcon unicorn pitchfork webrick]
     end
 
-    # @return [String, nil] the first of them whose gem is there
+    # @return [String, nil] the first of them whose gem is installed
     def installed
       names.find { |name| Gem.loaded_specs.key?(name) || Gem::Specification.find_all_by_name(name).any? }
     end
@@ -24,11 +24,11 @@ module Servers
     # @param port [Integer] to listen on, on 127.0.0.1
     # @param workers [Integer] threads of Puma, processes of unicorn and pitchfork
     # @yield once it listens
-    # @raise [SystemCallError] it can't listen on that port
+    # @raise [SystemCallError] the server cannot listen on that port
     def run(name, app, port:, workers: 4, &listening)
       raise ArgumentError, "no server is called #{name}: there are #{names.join(", ")}" unless names.include?(name)
 
-      # Asked first, since unicorn tries again for seconds, and logs each try.
+      # Checked first, because unicorn retries for seconds, and logs each attempt.
       TCPServer.open(HOST, port).close
       send(name, app, port, workers, &listening)
     end
@@ -46,7 +46,7 @@ module Servers
         config.raise_exception_on_sigterm(false)
       end
       launcher = Puma::Launcher.new(configuration, log_writer: Puma::LogWriter.new(File.open(File::NULL, "w"), $stderr))
-      booted = launcher.events.respond_to?(:after_booted) ? :after_booted : :on_booted # its name up to Puma 6
+      booted = launcher.events.respond_to?(:after_booted) ? :after_booted : :on_booted # the name up to Puma 6
       launcher.events.public_send(booted, &listening) if listening
       launcher.run
     end
@@ -59,7 +59,7 @@ module Servers
       require "hyperion/http/sendfile/falcon"
       trap("TERM") { Thread.main.raise(Interrupt) }
       endpoint = Async::HTTP::Endpoint.parse("http://#{HOST}:#{port}", protocol: Hyperion::Http::Sendfile::Falcon)
-      # The bare adapter, as rackup takes it: with Falcon::Server.middleware, text would be compressed under its etag.
+      # The bare adapter, as in rackup: Falcon::Server.middleware would compress text but keep its etag.
       Sync do
         bound = endpoint.bound
         yield if block_given?

@@ -5,7 +5,7 @@
 require "socket"
 require "hyperion/http/sendfile"
 
-file = File.new(ARGV.fetch(0), "rb") # one descriptor for all: its position is neither used nor moved
+file = File.new(ARGV.fetch(0), "rb") # shared by all threads: its position is neither used nor moved
 server = TCPServer.new("127.0.0.1", Integer(ARGV.fetch(1, 8080)))
 
 loop do

@@ -10,7 +10,7 @@ require "socket"
 require "tmpdir"
 require_relative "rolling_restart"
 
-# The servers, the balancer, and those who ask.
+# The servers, the balancer and the clients.
 class Fleet
   SERVERS = %w[one two three].freeze
   CLIENTS = 8
@@ -72,7 +72,7 @@ class Fleet
     listeners.each(&:close)
   end
 
-  # Until every server has passed its check.
+  # Waits until every server has passed its check.
   def settle(restart)
     600.times do
       return if File.socket?(@admin) && restart.up?
@@ -84,8 +84,8 @@ class Fleet
     raise "the fleet does not come up"
   end
 
-  # One client, on a connection that it keeps.
-  # @return [Array(Integer, Array<String>)] answered rightly, and what went wrong
+  # One client, on a kept-alive connection.
+  # @return [Array(Integer, Array<String>)] the number of correct answers, and the failures
   def ask(random)
     right = 0
     wrong = []
@@ -104,7 +104,7 @@ class Fleet
     [right, wrong]
   end
 
-  # @return [String, nil] what is wrong with an answer
+  # @return [String, nil] the fault of an answer; nil: it is correct
   def failure(http, random)
     name, content = @contents.to_a.sample(random: random)
     first = random.rand(content.bytesize) if random.rand < 0.5

@@ -1,12 +1,12 @@
 # frozen_string_literal: true
 
-# Restarts the servers behind HAProxy one after another, with no request lost: each gets no new ones, finishes those it
-# has, is restarted, and is back when its health check says so.
+# Restarts the servers behind HAProxy one after another without losing a request: a server gets no new requests,
+# finishes the current ones, is restarted, and is used again after its health check has passed.
 #
 #   ruby rolling_restart.rb /run/haproxy/admin.sock files systemctl restart files@SERVER
 require "socket"
 
-# By HAProxy's runtime API.
+# Uses HAProxy's runtime API.
 class RollingRestart
   POLL = 0.05
 
