@@ -36,7 +36,8 @@ class FilesController < ActionController::Base
   end
 
   # send_file supports neither Range nor If-None-Match; this does. If the controller has nothing to decide, mount Files
-  # in config/routes.rb instead: mount Hyperion::Http::Sendfile::Files.new("storage"), at: "/files"
+  # in config/routes.rb instead:
+  #   mount Hyperion::Http::Sendfile::Files.new("storage"), at: "/files"
   def ranges
     self.status, headers, self.response_body = FILES.serving(request, path)
     response.headers.merge!(headers)
