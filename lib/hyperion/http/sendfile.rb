@@ -212,6 +212,8 @@ module Hyperion
         def take_turn(waiter, len)
           Waiters::InFiber.pause(0) if waiter.nil? && Waiters.under_scheduler?
           len
+        rescue Exception => e
+          raise Progress.tell(e, len, len)
         end
 
         # @param moved [Integer, nil] bytes of head and region that have been sent; nil: nothing was tried

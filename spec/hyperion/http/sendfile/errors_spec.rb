@@ -231,4 +231,21 @@ RSpec.describe Hyperion::Http::Sendfile do
       expect(reader.go(:greedy).result).to be_payload(payload(1_000_003).byteslice(0, error.bytes_sent))
     end
   end
+
+  # All of it is out then, and only other fibers are let run.
+  it "tells how far it came where the fiber is interrupted after the last byte", needs: :schedulers do
+    out, peer = UNIXSocket.pair.each { |socket| Cleanup.close(socket) }
+    file = payload_file(40_000)
+    error = start_under(:fiber_async) do
+      Async::Task.current.with_timeout(0.01) do
+        loop do
+          S.copy_to_socket(out, file, 0, 40_000)
+          peer.read_nonblock(40_000)
+        end
+      end
+    rescue Async::TimeoutError => e
+      e
+    end.value
+    expect(error).to have_attributes(bytes_sent: 40_000, bytes_expected: 40_000)
+  end
 end
