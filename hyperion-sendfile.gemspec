@@ -35,7 +35,7 @@ Gem::Specification.new do |spec|
   # nothing that matches but extconf.h.
   # What the documents link to is among them.
   spec.files = Dir.glob(
-    ["lib/**/*.rb", "exe/*", "ext/**/*.{c,h,rb}", "sig/**/*.rbs", "LICENSE", "{README,CHANGELOG,SECURITY}.md",
+    ["lib/**/*.rb", "exe/*", "ext/**/*.{c,h,rb}", "sig/**/*.{rbs,yaml}", "LICENSE", "{README,CHANGELOG,SECURITY}.md",
      "docs/**/*.md", "examples/**/*", "bench/README.md", "bench/results/*.{md,svg}"], base: __dir__
   ).select { |path| File.file?(File.join(__dir__, path)) && File.basename(path) != "extconf.h" }
   spec.bindir = "exe"

@@ -135,7 +135,7 @@ module Soak
       @said = @sender.value(within: LIMIT)
     rescue Eventually::NeverHappened
       raise
-    rescue StandardError, Timeout::Error => e
+    rescue StandardError => e
       @error = e
     end
 

@@ -6,7 +6,7 @@
 
 module PackagedGem
   USER_FILES = %r{\A(?:lib/.+\.rb|exe/[^/]+|ext/hyperion_sendfile/.+\.[ch]|ext/hyperion_sendfile/extconf\.rb|
-                      sig/.+\.rbs|LICENSE|(?:README|CHANGELOG|SECURITY)\.md|docs/.+\.md|examples/.+|
+                      sig/.+\.(?:rbs|yaml)|LICENSE|(?:README|CHANGELOG|SECURITY)\.md|docs/.+\.md|examples/.+|
                       bench/README\.md|bench/results/[^/]+\.(?:md|svg))\z}x
   BUILD_PRODUCTS = %r{(?:\A|/)(?:extconf\.h|conftest.*)\z}
   GEM_COMMAND = ["-rrubygems/gem_runner", "-e", "Gem::GemRunner.new.run(ARGV.dup)"].freeze
