@@ -309,35 +309,24 @@ would_stall_loop(VALUE in, VALUE offset, VALUE len)
     return !hs_resident(hs_in_descriptor(in), FIX2LONG(offset), FIX2LONG(len));
 }
 
-static VALUE
-head_of(const struct hs_transfer *t)
-{
-    return rb_obj_freeze(rb_str_new(t->head, (long)t->head_length));
-}
-
-/* Sends a region of at most HS_SMALL_FILE_THRESHOLD bytes by copy_small. */
+/*
+ * Sends a region of at most HS_SMALL_FILE_THRESHOLD bytes by copy_small. Ruby code can run before that
+ * reads the head, and may change a String. So it gets one that nobody changes.
+ */
 static VALUE
 copy_small_at_once(VALUE out, VALUE in, VALUE offset, VALUE len, VALUE head)
 {
     VALUE arguments[] = {out, in, offset, len, head};
-    struct hs_transfer given = {.head = ""};
-    char head_copy[1024];
-    int count;
-    long whole;
+    long whole = FIX2LONG(len);
     VALUE moved;
 
     if (would_stall_loop(in, offset, len)) return Qnil;
     if (RB_TYPE_P(head, T_STRING)) {
-        arguments[4] = hs_set_head(&given, head, head_copy, sizeof(head_copy));
+        head = arguments[4] = rb_str_new_frozen(head);
+        whole += RSTRING_LEN(head);
     }
-    whole = FIX2LONG(len) + (long)given.head_length;
-    count = NIL_P(head) ? 4 : 5;
-    moved = rb_funcall_passing_block(sendfile, id_copy_small, count, arguments);
-    if (moved != LONG2FIX(whole)) {
-        if (!NIL_P(head) && !OBJ_FROZEN(head)) moved = rb_assoc_new(moved, head_of(&given));
-        RB_GC_GUARD(arguments[4]);
-        return moved;
-    }
+    moved = rb_funcall_passing_block(sendfile, id_copy_small, NIL_P(head) ? 4 : 5, arguments);
+    if (moved != LONG2FIX(whole)) return NIL_P(head) ? moved : rb_assoc_new(moved, head);
     hs_count(HS_SMALL_RESPONSES, 1);
     hs_count(HS_SMALL_BYTES, (uint64_t)FIX2LONG(len));
 

@@ -60,6 +60,20 @@ RSpec.describe Hyperion::Http::Sendfile, "in the middle of a call" do
       end
     end
 
+    # An interrupt may let another thread run before copy_small reads the head.
+    it "goes out with the region once, where it changes before the attempt" do
+      out, peer = UNIXSocket.pair.each { |socket| Cleanup.close(socket) }
+      %w[shorter another_that_is_longer].each do |other|
+        head = +"given_as_this"
+        allow(S).to receive(:copy_small).and_wrap_original do |attempt, *arguments, &block|
+          head.replace(other)
+          attempt.call(*arguments, &block)
+        end
+        S.copy_to_socket(out, payload_file(100), 0, 100, head: head)
+        expect(peer.readpartial(10_000)).to be_payload("given_as_this".b + payload(100))
+      end
+    end
+
     it "goes out as it was given, and the frames whole" do
       channel = channel(:tcp, small: true)
       head = "h" * 60
