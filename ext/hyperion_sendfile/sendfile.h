@@ -85,7 +85,7 @@ struct hs_transfer {
     size_t head_sent;
     int64_t deadline_ns; /* when the next byte is due; 0: not yet begun */
     int interruptions;   /* consecutive ones of the system call itself */
-    int doublings;       /* of the time that a slow source gets for the next byte */
+    int doublings;       /* of the time for the next byte of a slow source */
     off_t chunk;    /* limit of the next system call, by the time of the last one; 0: unknown */
     bool stands_in; /* method replaces sendfile, because it never waits */
     int queued;     /* undelivered bytes in the kernel at the last check; -1: not known */

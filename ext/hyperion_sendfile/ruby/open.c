@@ -46,7 +46,7 @@ to_ruby(VALUE argument)
     struct hs_found *found = (struct hs_found *)argument;
     VALUE source;
 
-    rb_thread_check_ints(); /* A kill that came meanwhile: a File would be left to the garbage collector. */
+    rb_thread_check_ints(); /* before a File exists, which only the garbage collector would close */
     if (found->content) {
         source = rb_str_new(found->content, (long)found->size);
     } else {
@@ -191,7 +191,7 @@ native_close(VALUE self, VALUE file)
 
     (void)self;
     if (hs_closed(file)) return Qnil;
-    (void)hs_in_descriptor(file); /* or what is wrong with it */
+    (void)hs_in_descriptor(file); /* raises if it is closed */
     rb_ensure(hold, (VALUE)&closing, close_file, (VALUE)&closing);
     return Qnil;
 }

@@ -109,7 +109,7 @@ module Hyperion
             AsyncHTTP::Foundations::HTTP1.known? && AsyncHTTP::Foundations::RACK.known?
           end
 
-          # For an endpoint.
+          # Makes a protocol with options, for an endpoint.
           #
           # @param http2 [Hash] options of {HTTP2.server}
           # @return [Async::HTTP::Protocol::Configured]

@@ -61,7 +61,7 @@ module Hyperion
         # Like IO#stat, but IO#stat holds the GVL while a file server answers. (Without the extension there is no GVL.)
         def self.stat(file)
           HAS_DESCRIPTORS ? File.stat("#{DESCRIPTORS}/#{file.fileno}") : file.stat
-        rescue Errno::ENOENT # by chroot(2), /proc may have gone
+        rescue Errno::ENOENT # /proc can be missing after chroot(2)
           file.stat
         end
 

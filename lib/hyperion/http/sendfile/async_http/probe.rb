@@ -63,11 +63,11 @@ module Hyperion
             end
 
             def source(path, line)
-              lines = File.binread(path).lines.drop(line - 1) # whatever the locale says
+              lines = File.binread(path).lines.drop(line - 1) # in any locale
               first = lines.first
               if first.match?(/\bdef\b/)
                 ending = "#{first[/\A\s*/]}end"
-                lines = lines.take((lines.index { |text| text.chomp == ending } || 0) + 1) # none: an endless method
+                lines = lines.take((lines.index { |text| text.chomp == ending } || 0) + 1) # nil: an endless method
               else
                 lines = [first] # attr, alias
               end

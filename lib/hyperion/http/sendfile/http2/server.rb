@@ -10,7 +10,7 @@ module Hyperion
       module HTTP2
         # async-http's connection, with streams that send regions of files.
         class Server < Async::HTTP::Protocol::HTTP2::Server
-          # Bytes of a request's header block, as it comes.
+          # The most bytes of a request's header block, before decoding.
           LARGEST_HEAD = 64 * 1024
           private_constant :LARGEST_HEAD
 
@@ -139,7 +139,7 @@ module Hyperion
             raise
           end
 
-          # A byte of a header block can stand for a field of 4 KiB, and decoding it holds up every connection.
+          # One byte of a header block can stand for a field of 4 KiB, and decoding it delays every connection.
           def decode_headers(data)
             return super if data.bytesize <= LARGEST_HEAD
 
