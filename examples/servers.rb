@@ -46,6 +46,7 @@ module Servers
         config.raise_exception_on_sigterm(false)
       end
       launcher = Puma::Launcher.new(configuration, log_writer: Puma::LogWriter.new(File.open(File::NULL, "w"), $stderr))
+      booted = launcher.events.respond_to?(:after_booted) ? :after_booted : :on_booted # the name up to Puma 6
       launcher.events.public_send(booted) do
         # Puma's own traps write to a pipe, and Ruby 3.4 may then never close that pipe.
         %w[INT TERM].each { |signal| trap(signal) { Thread.new { launcher.stop } } }
