@@ -515,6 +515,20 @@ RSpec.describe S::Files do
       expect(app.serving(env("/"), "#{dir}/file").first).to eq(503)
       expect { here.call("GET", "/file") }.not_to leak_fds
     end
+
+    it "keeps no other file waiting in an event loop", needs: :schedulers do
+      stub_const("Hyperion::Http::Sendfile::Files::Root::LEASE_WAIT", 20)
+      replace("file", "leased")
+      replace("other", "content")
+      lease("#{dir}/file", 1_000)
+      status, waiting = start_under(:fiber_async) do
+        leased = Array.new(20) { Async { here.call("GET", "/file") } }
+        [here.call("GET", "/other").status, leased.count(&:running?)]
+      ensure
+        leased.each(&:stop)
+      end.value
+      expect([status, waiting]).to eq([200, 20])
+    end
   end
 
   describe "a file whose size is not what the system says" do

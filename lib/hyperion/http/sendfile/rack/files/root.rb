@@ -87,25 +87,34 @@ module Hyperion
           #   reported size is wrong, the times are nil, and the size is nil if it is only known to be large. nil: there
           #   is no regular file with that name
           def self.open(path, &judge)
-            ReadAhead.beside_loop { open_here(path, &judge) }
+            outlast_lease { ReadAhead.beside_loop { open_now(path, &judge) } }
           end
 
-          def self.open_here(path)
-            file = deadline = nil
-            # Opening a FIFO is noticed at its other end, and opening many devices has effects.
-            return unless File.stat(path).file?
-
+          # Repeats the block while another process has a lease. Only the caller sleeps: a lease must not
+          # occupy one of the few threads beside the loop.
+          def self.outlast_lease
+            deadline = nil
             begin
-              # An interrupted File.new (by Timeout, while a disk is slow) never closes the descriptor that it has
-              # opened.
-              Thread.handle_interrupt(Transfer::NEVER) { file = File.new(path, FLAGS) }
+              yield
             rescue Errno::EWOULDBLOCK
-              deadline ||= now + LEASE_WAIT
-              raise if now > deadline
+              deadline ||= Transfer.now + LEASE_WAIT
+              raise if Transfer.now > deadline
 
               sleep(LEASE_PAUSE)
               retry
             end
+          end
+
+          # As {Root.open}, where waiting for a disk is allowed.
+          #
+          # @raise [Errno::EWOULDBLOCK] another process has a lease on the file
+          def self.open_now(path)
+            file = nil
+            # Opening a FIFO is noticed at its other end, and opening many devices has effects.
+            return unless File.stat(path).file?
+
+            # An interrupted File.new (by Timeout, while a disk is slow) never closes the descriptor that it has opened.
+            Thread.handle_interrupt(Transfer::NEVER) { file = File.new(path, FLAGS) }
             stat = ReadAhead.stat(file)
             found = found(file, stat) if stat.file? && (!block_given? || yield(file))
           rescue Errno::ENOENT, Errno::ENOTDIR, Errno::ENAMETOOLONG, Errno::ELOOP, Errno::ENXIO, Errno::ENODEV
@@ -137,23 +146,19 @@ module Hyperion
             content
           end
 
-          def self.now
-            Process.clock_gettime(Process::CLOCK_MONOTONIC)
-          end
-
           def self.nanoseconds(time)
             (time.to_i * Identity::NANOSECONDS) + time.nsec
           end
-          private_class_method :open_here, :found, :read_out, :now, :nanoseconds
+          private_class_method :found, :read_out, :nanoseconds
 
           private
 
           # Opening can wait for a disk, a file server or a scanner, and nothing tells that beforehand. Therefore an
           # event loop opens a file itself only if the last opening was quick and the file has not changed since.
           def find(path, &opening)
-            return yield unless Waiters.under_scheduler?
-
-            find_again(path) || ReadAhead.beside_loop(&opening)
+            Root.outlast_lease do
+              (Waiters.under_scheduler? && find_again(path)) || ReadAhead.beside_loop(&opening)
+            end
           end
 
           def find_again(path)
@@ -185,14 +190,14 @@ module Hyperion
           # root is switched meanwhile, the file comes from the old folder, or the opening is tried again.
           def open_waiting(path)
             name = join(path)
-            return Root.open(name) if @symlinks == :follow
+            return Root.open_now(name) if @symlinks == :follow
 
             TRIES.times do
               return unless regular?(name)
 
               folder = folder_now
               verdict = nil
-              found = Root.open(folder.first + path) { |file| (verdict = judge(file, path, folder)) == :allowed }
+              found = Root.open_now(folder.first + path) { |file| (verdict = judge(file, path, folder)) == :allowed }
               return found if found
               return if verdict == :refused && folder == folder_now
             rescue Errno::ENOENT
