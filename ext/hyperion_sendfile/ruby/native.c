@@ -304,9 +304,15 @@ plain(VALUE out, VALUE in, VALUE len, VALUE timeout)
 static bool
 would_stall_loop(VALUE in, VALUE offset, VALUE len)
 {
+    off_t start, length;
+    int fd;
+
     if (NIL_P(rb_fiber_scheduler_current())) return false;
-    if (!FIXNUM_P(offset) || FIX2LONG(offset) < 0) return false;
-    return !hs_resident(hs_in_descriptor(in), FIX2LONG(offset), FIX2LONG(len));
+    fd = hs_in_descriptor(in);
+    start = hs_bytes(offset, "offset");
+    length = hs_bytes(len, "len");
+    hs_check_region(start, length);
+    return !hs_resident(fd, start, length);
 }
 
 /*
