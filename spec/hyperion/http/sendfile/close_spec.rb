@@ -164,7 +164,7 @@ RSpec.describe Hyperion::Http::Sendfile, "with a descriptor closed by another th
             reader.go
             error = sender.error
             channel.finish
-            others += Array.new(5) { Cleanup.close(File.open(path, "rb")) }
+            others += Array.new(95) { Cleanup.close(File.open(path, "rb")) }
             expect(others.map(&:fileno)).to include(number)
 
             expect(reader.result.index(other_byte)).to be_nil
