@@ -51,7 +51,7 @@ module Hyperion
       private_constant :NATIVE_KINDS, :EXTENSION
 
       self.keep_gvl = true if ENV["HYPERION_HTTP_KEEP_GVL"] == "1"
-      self.sendfile_enabled = false if %w[0 false off no].include?(ENV["HYPERION_HTTP_SENDFILE"])
+      self.sendfile_enabled = false if %w[0 false off no].include?(ENV["HYPERION_HTTP_SENDFILE"]&.downcase)
     end
   end
 end

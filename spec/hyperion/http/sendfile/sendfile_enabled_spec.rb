@@ -24,7 +24,7 @@ RSpec.describe Hyperion::Http::Sendfile, ".sendfile_enabled", needs: :sendfile d
   it "can be switched off by the environment" do
     script = "require 'hyperion/http/sendfile'; exit!(Hyperion::Http::Sendfile.sendfile_enabled?)"
     ruby = [RbConfig.ruby, *$LOAD_PATH.flat_map { |path| ["-I", path] }]
-    { "0" => false, "off" => false, "1" => true, nil => true }.each do |value, enabled|
+    { "0" => false, "off" => false, "False" => false, "1" => true, nil => true }.each do |value, enabled|
       expect(system({ "HYPERION_HTTP_SENDFILE" => value }, *ruby, "-e", script)).to be(enabled), value.inspect
     end
   end
