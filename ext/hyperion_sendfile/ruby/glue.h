@@ -110,6 +110,9 @@ void hs_read_source(struct hs_read *read, VALUE source);
 /* Runs func(data) without the GVL. May raise interrupts of this thread, before or after func. */
 void hs_without_gvl(void (*func)(void *), void *data);
 
+/* As rb_ensure, but `ensured` may yield to the block of the caller. */
+VALUE hs_ensure(VALUE (*func)(VALUE), VALUE argument, VALUE (*ensured)(VALUE), VALUE for_ensured);
+
 /* records.c */
 void hs_records_init(void);
 enum hs_status hs_send_records(VALUE ssl, VALUE io, VALUE in, off_t position, off_t end, VALUE head,

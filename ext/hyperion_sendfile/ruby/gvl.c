@@ -178,6 +178,34 @@ run_under_gvl(struct hs_call *call)
     if (t->status == HS_INTERRUPTED) rb_thread_check_ints();
 }
 
+struct body {
+    VALUE (*func)(VALUE);
+    VALUE argument;
+};
+
+static VALUE
+run_body(VALUE argument)
+{
+    const struct body *body = (const struct body *)argument;
+    int raised = 0;
+    VALUE result = rb_protect(body->func, body->argument, &raised);
+
+    if (raised) rb_jump_tag(raised);
+    return result;
+}
+
+/*
+ * As rb_ensure, but what is ensured may yield. rb_ensure runs it in the frame of the method that
+ * raised, whose block is another, or none; rb_protect leaves that frame first.
+ */
+VALUE
+hs_ensure(VALUE (*func)(VALUE), VALUE argument, VALUE (*ensured)(VALUE), VALUE for_ensured)
+{
+    struct body body = {func, argument};
+
+    return rb_ensure(run_body, (VALUE)&body, ensured, for_ensured);
+}
+
 static VALUE
 run_to_an_end(VALUE argument)
 {
@@ -236,7 +264,7 @@ release(VALUE argument)
 static VALUE
 finish(VALUE argument)
 {
-    return rb_ensure(release, argument, report, argument);
+    return hs_ensure(release, argument, report, argument);
 }
 
 /* Keeps the GVL for an attempt that cannot block. */
@@ -276,7 +304,7 @@ hs_call_run(struct hs_call *call)
         run_attempt_alone(t);
     }
     if (t->status == HS_INTERRUPTED) {
-        rb_ensure(run_to_an_end, (VALUE)call, finish, (VALUE)call);
+        hs_ensure(run_to_an_end, (VALUE)call, finish, (VALUE)call);
     } else {
         report((VALUE)call);
     }

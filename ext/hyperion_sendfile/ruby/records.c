@@ -288,7 +288,7 @@ hs_send_records(VALUE ssl, VALUE io, VALUE in, off_t position, off_t end, VALUE 
     };
 
     hs_hold_sigpipe(&step.sigpipe);
-    rb_ensure(run, (VALUE)&step, finish, (VALUE)&step);
+    hs_ensure(run, (VALUE)&step, finish, (VALUE)&step);
     RB_GC_GUARD(head);
     return step.status;
 }

@@ -200,6 +200,20 @@ RSpec.describe Hyperion::Http::Sendfile, "holding descriptors", needs: :extensio
     end
   end
 
+  # An interrupt can raise in a method of C that the extension calls. Here that is IO#timeout=, which takes false alone.
+  it "tells its own block how much was sent, when what lets the source go raises", if: IO.method_defined?(:timeout=) do
+    waiting = Thread.new { sleep }
+    Cleanup.later { waiting.kill.join }
+    file = sparse_file(1 << 20)
+    file.singleton_class.alias_method(:autoclose=, :timeout=)
+    out = UNIXSocket.pair.each { |socket| Cleanup.close(socket) }.first
+    told = nil
+    expect { S.copy(out, file, 0, 1000) { |bytes| told = bytes } }.to raise_error(TypeError)
+    expect(told).to eq(1000)
+    file.singleton_class.remove_method(:autoclose=)
+    file.autoclose = true
+  end
+
   it "is not mixed up with what takes the number of a splice's pipe", needs: :splice do
     script = <<~RUBY
       require "hyperion/http/sendfile"
