@@ -227,7 +227,17 @@ struct lay_out {
     off_t wire;
     char *to;
     size_t capacity;
+    VALUE source;
 };
+
+static VALUE
+read_source(VALUE argument)
+{
+    struct lay_out *job = (struct lay_out *)argument;
+
+    hs_read_source(&job->read, job->source);
+    return Qnil;
+}
 
 static void
 lay_out(struct hs_read *read)
@@ -250,8 +260,9 @@ static VALUE
 frames_read(VALUE self, VALUE file, VALUE wire, VALUE room, VALUE buffer)
 {
     struct lay_out job = {.read = {.run = lay_out, .fd = -1}, .frames = hs_frames_of(self)};
-    VALUE source = NIL_P(file) ? Qnil : hs_in_source(file);
 
+    job.source = NIL_P(file) ? Qnil : hs_in_source(file);
+    if (!NIL_P(job.source)) (void)hs_in_descriptor(job.source); /* raises if it is closed */
     job.wire = hs_bytes(wire, "wire");
     job.capacity = NUM2SIZET(room);
     if (job.capacity > HS_FRAMES_CAPACITY) job.capacity = HS_FRAMES_CAPACITY;
@@ -259,15 +270,14 @@ frames_read(VALUE self, VALUE file, VALUE wire, VALUE room, VALUE buffer)
     rb_str_set_len(buffer, 0);
     rb_str_modify_expand(buffer, (long)job.capacity);
     job.to = RSTRING_PTR(buffer);
-    if (NIL_P(source)) {
+    if (NIL_P(job.source)) {
         lay_out(&job.read);
     } else {
-        (void)hs_in_descriptor(source); /* raises if it is closed */
-        hs_read_source(&job.read, source);
+        rb_str_locktmp(buffer); /* a destination may have kept it, and other threads run now */
+        rb_ensure(read_source, (VALUE)&job, rb_str_unlocktmp, buffer);
     }
     if (job.read.got < 0) rb_syserr_fail(job.read.err, NULL);
     rb_str_set_len(buffer, (long)job.read.got);
-    RB_GC_GUARD(source);
     return buffer;
 }
 

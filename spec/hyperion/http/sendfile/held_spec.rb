@@ -214,6 +214,20 @@ RSpec.describe Hyperion::Http::Sendfile, "holding descriptors", needs: :extensio
     file.autoclose = true
   end
 
+  # What runs meanwhile may have got the buffer as the String that it was to write.
+  it "keeps the memory that frames are read into" do
+    frames = S.const_get(:Native)::Frames.new.set(nil, 0, 1000, 1, 16_384, 0, true)
+    file = sparse_file(1000)
+    buffer = +""
+    file.define_singleton_method(:autoclose?) do
+      buffer.clear
+      super()
+    end
+    expect { frames.read(file, 0, 65_536, buffer) }.to raise_error(RuntimeError, /locked/)
+    file.singleton_class.remove_method(:autoclose?)
+    expect(frames.read(file, 0, 65_536, buffer).bytesize).to eq(1009)
+  end
+
   it "is not mixed up with what takes the number of a splice's pipe", needs: :splice do
     script = <<~RUBY
       require "hyperion/http/sendfile"
