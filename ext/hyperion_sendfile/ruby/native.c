@@ -316,8 +316,8 @@ would_stall_loop(VALUE in, VALUE offset, VALUE len)
 }
 
 /*
- * Sends a region of at most HS_SMALL_FILE_THRESHOLD bytes by copy_small. Ruby code can run before that
- * reads the head, and may change a String. So it gets one that nobody changes.
+ * Sends a region of at most HS_SMALL_FILE_THRESHOLD bytes by copy_small. Other threads may change a
+ * String before copy_small reads it, so the head that it gets is frozen.
  */
 static VALUE
 copy_small_at_once(VALUE out, VALUE in, VALUE offset, VALUE len, VALUE head)
