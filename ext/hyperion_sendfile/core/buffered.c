@@ -52,7 +52,7 @@ write_holding_sigpipe(int fd, const struct iovec *pieces, int count)
 
     hs_sigpipe_hold(&sigpipe);
     written = writev(fd, pieces, count);
-    err = errno;
+    err = written < 0 ? errno : 0;
     hs_sigpipe_release(&sigpipe);
     errno = err;
     return written;
@@ -114,10 +114,10 @@ hs_send_without_waiting(int fd, struct iovec *pieces, int count, bool more)
 
     if (MSG_NOSIGNAL == 0) hs_sigpipe_hold(&sigpipe);
     sent = send_pieces(fd, pieces, count, MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0));
-    err = errno == EPROTOTYPE ? EPIPE : errno; /* macOS, while the socket is being closed */
+    err = sent < 0 ? errno : 0;
     hs_sigpipe_release(&sigpipe);
-    if (sent < 0 && err == ENOTSOCK) return write_without_waiting(fd, pieces, count);
-    errno = err;
+    if (err == ENOTSOCK) return write_without_waiting(fd, pieces, count);
+    errno = err == EPROTOTYPE ? EPIPE : err; /* macOS, while the socket is being closed */
     return sent;
 }
 

@@ -362,7 +362,8 @@ hs_wait_without_gvl(VALUE io, short events, VALUE timeout)
 /*
  * The signal mask belongs to the native thread, and with M:N threads Ruby may go on in another one
  * after it released the GVL. Therefore the thread gets a native thread of its own, permanently;
- * this affects only programs that trap SIGPIPE. Ruby 3.3 has M:N threads but no call for that: if
+ * this affects only programs that trap SIGPIPE. A native thread that Ruby starts meanwhile inherits
+ * the mask: its writes raise EPIPE, and the program's trap is not called. Ruby 3.3 has M:N threads but no call for that: if
  * they are in use, the program's trap is called for a peer that is gone, as for Ruby's own writes.
  */
 void

@@ -12,11 +12,12 @@ class BareRoot
   SUITES = %w[bookworm trixie sid].freeze
   README = File.join(DebianRoot::CHECKOUT, "README.md")
 
-  # A release that is past its date will do, and gems come by the certificates that this machine trusts.
+  # A release that is past its date will do, and gems come by the certificates that this machine trusts, of which
+  # Debian's Bundler 4 hears by its own setting alone.
   PREPARE = <<~SHELL
     echo 'Acquire::Check-Valid-Until false;' > /etc/apt/apt.conf.d/99past-its-date
     [ ! -e /etc/ssl/certs/ca-certificates.crt ] || cp /etc/ssl/certs/ca-certificates.crt /etc/ssl/this-machine.crt
-    export SSL_CERT_FILE=/etc/ssl/this-machine.crt
+    export SSL_CERT_FILE=/etc/ssl/this-machine.crt BUNDLE_SSL_CA_CERT=/etc/ssl/this-machine.crt
     log() { "$@" > /tmp/log 2>&1 || { tail -n 20 /tmp/log; exit 1; }; }
     log apt-get update -q
   SHELL
