@@ -142,6 +142,15 @@ remember(uint64_t device)
     }
 }
 
+/* Files of tmpfs are in memory, also their holes, for which mincore(2) reports no pages. */
+static bool
+is_memory(int fd)
+{
+    struct statfs fs;
+
+    return fstatfs(fd, &fs) == 0 && (uint32_t)fs.f_type == TMPFS_MAGIC;
+}
+
 static bool
 mapped_resident(int fd, off_t offset, off_t length)
 {
@@ -152,6 +161,7 @@ mapped_resident(int fd, off_t offset, off_t length)
     off_t size;
 
     if (!describe(fd, &device, &size) || !is_local(device)) return false;
+    if (is_memory(fd)) return true;
     if (end > size) end = size;
     if (at < end && !tells_truth(fd, page)) return false;
     while (at < end) {
