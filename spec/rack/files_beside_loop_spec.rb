@@ -162,7 +162,7 @@ RSpec.describe S::Files, needs: :extension do
       thread = Thread.new { app.call({ "REQUEST_METHOD" => "GET", "PATH_INFO" => "/file" }) }
       sleep 0.001 while beats.wait_readable(0) # and then it opens
       thread.kill.join # ends its waiting for beats, and the file is opened
-      puts Dir["/proc/self/fd/*"].count { |descriptor| File.identical?(descriptor, "#{ARGV.fetch(0)}/file") }
+      puts Dir["/proc/self/fd/*"].count { |descriptor| File.identical?(descriptor, File.join(ARGV.fetch(0), "file")) }
     RUBY
     expect(output.lines.map(&:chomp)).to eq(["stood still", "0"])
   end
