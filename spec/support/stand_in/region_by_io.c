@@ -7,6 +7,9 @@
 VALUE rb_thread_io_blocking_region(rb_blocking_function_t *func, void *data, int fd);
 VALUE region_by_io(struct rb_io *io, rb_blocking_function_t *func, void *data);
 
+/* Ruby 3.4 declares the members deprecated, but gets no descriptor from this struct in another way. */
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+
 VALUE
 region_by_io(struct rb_io *io, rb_blocking_function_t *func, void *data)
 {
