@@ -192,7 +192,7 @@ RSpec.describe Hyperion::Http::Sendfile do
       expect(pipes).to be_empty
     end
 
-    it "go on with sendfile where there is no pipe to be had, and mark nothing", needs: :splice do
+    it "go on with sendfile where there is no pipe to be had, and mark nothing", needs: %i[splice schedulers] do
       allow(S.const_get(:Native)).to receive(:with_pipe).and_return(nil)
       with_splice do
         received, = deliver(:tcp, file, 0, large, waiter: :fiber_minimal)
