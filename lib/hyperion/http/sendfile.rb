@@ -164,8 +164,7 @@ module Hyperion
         # Sends a region that is not the last of its response: {stats} counts only its bytes.
         # @api private
         def copy_part(out, file, offset, len, head:, timeout:)
-          by_route(Waiters.current, nil, out, file, offset, len, head, timeout, nil, ends_response: false)
-          take_turns(len)
+          take_turns(by_route(Waiters.current, nil, out, file, offset, len, head, timeout, nil, ends_response: false))
         end
 
         # @api private
@@ -200,13 +199,19 @@ module Hyperion
           moved, head = moved if Array === moved
           return take_turn(waiter, len) if moved == :turn
 
-          by_route(waiter || Waiters.current, moved, out, file, offset, len, head, timeout, progress)
+          sent = by_route(waiter || Waiters.current, moved, out, file, offset, len, head, timeout, progress)
+          take_turns(sent, waiter)
         end
 
         def count_cut_short(sent, len, error)
           return unless Integer === len
 
           Stats.response(len > SMALL_FILE_THRESHOLD ? :sendfile : :small, sent, false, error)
+        end
+
+        # A call that never had to wait lets other fibers run here, once enough bytes have been sent by such calls.
+        def take_turns(sent, waiter = nil)
+          Native.turn_due?(sent) ? take_turn(waiter, sent) : sent
         end
 
         def take_turn(waiter, len)

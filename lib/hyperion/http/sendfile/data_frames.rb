@@ -128,11 +128,6 @@ module Hyperion
           Progress.tell(error, frames.region(sent), len, begun: sent + of_head != 0, torn: torn)
         end
 
-        # One response consists of many calls, and perhaps none of them waits. Other fibers therefore get a turn here.
-        def take_turns(sent)
-          Waiters::InFiber.pause(0) if Native.turn_due?(sent) && Waiters.under_scheduler?
-        end
-
         # @param moved [Array, nil] bytes of head and wire that have been sent, and the head
         def deliver_frames(transfer, kind, moved, out, source, offset, head, timeout, progress)
           moved, head = moved if moved
@@ -149,7 +144,7 @@ module Hyperion
           flush(out, transfer, waiter)
           transfer.guarded(waiter) { DataFrames.run(transfer, waiter) }
           whole = true
-          take_turns(transfer.region_length) unless waiter.steps_wait?
+          take_turns(transfer.region_length)
         rescue Exception => e
           raise Progress.tell(e, transfer.sent_of_region, transfer.region_length,
                               begun: transfer.begun?, torn: transfer.torn?)

@@ -233,19 +233,30 @@ RSpec.describe Hyperion::Http::Sendfile do
   end
 
   # All of it is out then, and only other fibers are let run.
-  it "tells how far it came where the fiber is interrupted after the last byte", needs: :schedulers do
-    out, peer = UNIXSocket.pair.each { |socket| Cleanup.close(socket) }
-    file = payload_file(40_000)
-    error = start_under(:fiber_async) do
-      Async::Task.current.with_timeout(0.01) do
-        loop do
-          S.copy_to_socket(out, file, 0, 40_000)
-          peer.read_nonblock(40_000)
-        end
-      end
-    rescue Async::TimeoutError => e
-      e
-    end.value
-    expect(error).to have_attributes(bytes_sent: 40_000, bytes_expected: 40_000)
+  {
+    "from a file" => {},
+    "from a file, with a block" => { progress: proc {} },
+    "from a file, to its end" => { len: nil },
+    "from a source that is no file" => { source: Payload::Source.new(Payload.bytes(40_000)) },
+    "over TLS" => { kind: :tls13 },
+    "to a wrapper" => { kind: :wrapper },
+    "to a writer" => { kind: :writer }
+  }.each do |way, setting|
+    it "tells how far it came where the fiber is interrupted after the last byte #{way}", needs: :schedulers do
+      interrupt = Class.new(Exception) # rubocop:disable Lint/InheritException -- as Async::Stop is
+      allow(S.const_get(:Waiters)::InFiber).to receive(:pause).and_call_original
+      allow(S.const_get(:Waiters)::InFiber).to receive(:pause).with(0).and_raise(interrupt)
+      channel = channel(setting.fetch(:kind, :unix))
+      channel.read(:greedy)
+      source = setting.fetch(:source) { payload_file(40_000) }
+      sent = 0
+      error = start_under(:fiber_async) do
+        200.times { sent += S.copy_to_socket(channel.out, source, 0, setting.fetch(:len, 40_000), &setting[:progress]) }
+      rescue interrupt => e
+        e
+      end.value
+      expect(error).to be_an_instance_of(interrupt).and have_attributes(bytes_sent: 40_000, bytes_expected: 40_000)
+      expect(sent).to be < 2 << 20
+    end
   end
 end

@@ -148,6 +148,24 @@ RSpec.describe Hyperion::Http::Sendfile, needs: :schedulers do
         end
       end
 
+      it "gives other fibers turns between small bodies to an always writable destination", if: Fairness.room? do
+        out = always_writable(setting)
+        turns = 0
+        run_under(:fiber_minimal) do
+          done = false
+          beside = Fiber.schedule do
+            until done
+              turns += 1
+              sleep(0)
+            end
+          end
+          (Fairness::REGION / 60_000).times { S.copy_to_socket(out, source, 0, 60_000) }
+          done = true
+          beside
+        end
+        expect(turns).to be >= (Fairness::REGION / Fairness::STEP) - 1
+      end
+
       it "waits through the scheduler, while others run" do
         next if setting[:kind] == :writer # which never waits
 
