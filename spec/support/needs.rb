@@ -10,6 +10,7 @@ module Needs
     sendfile: -> { S.supported? },
     splice: -> { S.splice_supported? },
     linux: -> { S.platform_tag == :linux }, # its calls by name: what faults are injected into
+    page_cache: -> { S.platform_tag == :linux }, # that can be asked; elsewhere an event loop leaves files to threads
     queue: -> { S.const_get(:EXTENSION) && %i[linux unsupported].include?(S.platform_tag) }, # of a Linux socket
     schedulers: -> { Waiters::FIBERS.any? }, # JRuby's fibers have none
     server: -> { RUBY_ENGINE == "ruby" }, # JRuby's Socket is a client

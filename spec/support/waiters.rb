@@ -13,6 +13,11 @@ module Waiters
   ALL = (%i[thread blocking] + (FIBERS.empty? ? [] : %i[blocking_in_fiber]) + FIBERS).freeze
   WITHOUT_FIBERS = { fiber_async: :thread, fiber_minimal: :thread, blocking_in_fiber: :blocking }.freeze
 
+  # Whether a sender that waits so leaves files to the kernel.
+  def self.by_kernel?(waiter)
+    !FIBERS.include?(waiter) || Needs.met?(:page_cache)
+  end
+
   # A sender under way.
   class Sender
     attr_reader :thread, :scheduler

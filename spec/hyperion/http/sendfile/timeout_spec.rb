@@ -201,7 +201,7 @@ RSpec.describe Hyperion::Http::Sendfile::TimeoutError do
       end
     end
 
-    it "times out all the same", needs: :sendfile do
+    it "times out all the same", needs: %i[sendfile page_cache] do
       expect_no_extension(Waiters::FIBERS.map { |waiter| stuck(:copy, waiter) })
     end
 
