@@ -10,7 +10,7 @@ module Needs
     sendfile: -> { S.supported? },
     splice: -> { S.splice_supported? },
     linux: -> { S.platform_tag == :linux }, # its calls by name: what faults are injected into
-    page_cache: -> { S.platform_tag == :linux }, # that can be asked; elsewhere an event loop leaves files to threads
+    page_cache: -> { page_cache? }, # that can be asked; elsewhere an event loop leaves files to threads
     queue: -> { S.const_get(:EXTENSION) && %i[linux unsupported].include?(S.platform_tag) }, # of a Linux socket
     schedulers: -> { Waiters::FIBERS.any? }, # JRuby's fibers have none
     server: -> { RUBY_ENGINE == "ruby" }, # JRuby's Socket is a client
@@ -22,6 +22,14 @@ module Needs
     openssl: -> { RUBY_ENGINE == "ruby" }, # JRuby's is not for two threads, and its write spins in the same way
     another_ruby: -> { RUBY_ENGINE == "ruby" } # one that is there at once
   }.freeze
+
+  # qemu-user has Linux's calls, and not those that ask.
+  def self.page_cache?
+    return @page_cache if defined?(@page_cache)
+
+    file = Payload.path(1)
+    @page_cache = S.const_get(:EXTENSION) && File.open(file) { |it| S.const_get(:Native).tells_resident?(it) }
+  end
 
   def self.met?(needs)
     Array(needs).all? { |what| HAS.fetch(what).call }
