@@ -11,6 +11,9 @@ module Needs
     splice: -> { S.splice_supported? },
     linux: -> { S.platform_tag == :linux }, # its calls by name: what faults are injected into
     page_cache: -> { page_cache? }, # that can be asked; elsewhere an event loop leaves files to threads
+    write_buffer: lambda {
+      S.const_get(:EXTENSION) && ENV["HYPERION_WITHOUT"] != "older"
+    }, # of an IO, that can be looked into
     queue: -> { S.const_get(:EXTENSION) && %i[linux unsupported].include?(S.platform_tag) }, # of a Linux socket
     schedulers: -> { Waiters::FIBERS.any? }, # JRuby's fibers have none
     server: -> { RUBY_ENGINE == "ruby" }, # JRuby's Socket is a client
@@ -28,7 +31,7 @@ module Needs
     return @page_cache if defined?(@page_cache)
 
     file = Payload.path(1)
-    @page_cache = S.const_get(:EXTENSION) && File.open(file) { |it| S.const_get(:Native).tells_resident?(it) }
+    @page_cache = S.const_get(:EXTENSION) && File.open(file) { S.const_get(:Native).tells_resident?(_1) }
   end
 
   def self.met?(needs)

@@ -33,9 +33,10 @@ module Platforms
 
   # Runs the specs against the build with +setting+, one of FORCED.
   def spec_forced(setting)
-    library = build(setting, setting.split("=", 2).each_slice(2).to_h)
+    forcing = setting.split("=", 2).each_slice(2).to_h
+    library = build(setting, forcing)
     # All Ruby processes, those that specs start too, are to have this build.
-    environment = { "RUBYOPT" => "#{ENV.fetch("RUBYOPT", nil)} #{Sanitizers.first(library)}" }
+    environment = { "RUBYOPT" => "#{ENV.fetch("RUBYOPT", nil)} #{Sanitizers.first(library)}", **forcing }
     Dir.chdir(ROOT) do
       sh(environment, Gem.ruby, "-S", "rspec", "--require", "spec_helper", "--tag", "~patience",
          *FORCED_SPECS.map { |name| "spec/hyperion/http/sendfile/#{name}_spec.rb" }, verbose: false)

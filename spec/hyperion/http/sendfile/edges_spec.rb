@@ -24,7 +24,7 @@ RSpec.describe Hyperion::Http::Sendfile, "at the edges" do
     end
   end
 
-  it "keeps to the timeout where a buffer was filled before sync mode was set", needs: :extension do
+  it "keeps to the timeout where a buffer was filled before sync mode was set", needs: :write_buffer do
     channel = buffered_in_sync_mode
     sender = start_under(:thread) { S.copy_to_socket(channel.out, payload_file(8_192), 0, 8_192, timeout: 0.3) }
     expect { sender.value }.to raise_error(S::TimeoutError)
