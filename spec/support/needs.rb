@@ -11,9 +11,8 @@ module Needs
     splice: -> { S.splice_supported? },
     linux: -> { S.platform_tag == :linux }, # its calls by name: what faults are injected into
     page_cache: -> { page_cache? }, # that can be asked; elsewhere an event loop leaves files to threads
-    write_buffer: lambda {
-      S.const_get(:EXTENSION) && ENV["HYPERION_WITHOUT"] != "older"
-    }, # of an IO, that can be looked into
+    # Whether an extension can look into that of an IO.
+    write_buffer: -> { S.const_get(:EXTENSION) && ENV["HYPERION_WITHOUT"] != "older" },
     queue: -> { S.const_get(:EXTENSION) && %i[linux unsupported].include?(S.platform_tag) }, # of a Linux socket
     schedulers: -> { Waiters::FIBERS.any? }, # JRuby's fibers have none
     server: -> { RUBY_ENGINE == "ruby" }, # JRuby's Socket is a client

@@ -166,7 +166,7 @@ RSpec.describe Hyperion::Http::Sendfile do
       expect(calls.to(:copy).first.arguments[2]).to eq(first - 4)
     end
 
-    (%i[thread fiber_minimal] & Waiters::ALL).each do |waiter|
+    (%i[thread fiber_minimal] & Waiters::ALL).select { |waiter| Waiters.by_kernel?(waiter) }.each do |waiter|
       it "are copy_splice_into_pipe by one pipe of its own, where splice is asked for (#{waiter})", needs: :splice do
         pipes = observe_pipes
         allow(S).to receive(:splice_runtime_supported?).and_call_original
@@ -193,7 +193,8 @@ RSpec.describe Hyperion::Http::Sendfile do
       expect(pipes).to be_empty
     end
 
-    it "go on with sendfile where there is no pipe to be had, and mark nothing", needs: %i[splice schedulers] do
+    it "go on with sendfile where there is no pipe to be had, and mark nothing",
+       needs: %i[splice schedulers page_cache] do
       allow(S.const_get(:Native)).to receive(:with_pipe).and_return(nil)
       with_splice do
         received, = deliver(:tcp, file, 0, large, waiter: :fiber_minimal)
