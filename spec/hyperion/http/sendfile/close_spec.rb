@@ -201,12 +201,18 @@ RSpec.describe Hyperion::Http::Sendfile, "with a descriptor closed by another th
   describe "a file that is closed beside others", needs: :extension do
     let(:native) { S.const_get(:Native) }
 
-    it "is closed once, whoever else closes it, and no descriptor of others with it" do
+    it "is closed once, whoever else closes it, and no descriptor of others with it", if: RUBY_VERSION >= "3.2" do
       path = payload_file(10).path
       broken = Array.new(2_000) do |count|
         file = File.new(path)
         closers = [-> { native.close(file) }, count.even? ? -> { native.close(file) } : -> { file.close }]
-        threads = closers.map { |closer| Thread.new(&closer) }
+        threads = closers.map do |closer|
+          Thread.new do
+            closer.call
+          rescue IOError
+            nil # the other was first
+          end
+        end
         Thread.pass until file.closed?
         File.open(File::NULL) do |other| # by the number that has become free, mostly
           threads.each(&:join)

@@ -7,7 +7,7 @@ require "open3"
 
 strace = system("strace", "-o", File::NULL, "true", %i[out err] => File::NULL)
 
-RSpec.describe Hyperion::Http::Sendfile, "system calls", needs: %i[extension linux] do
+RSpec.describe Hyperion::Http::Sendfile, "system calls", if: RUBY_VERSION >= "3.2", needs: %i[extension linux] do
   script = <<~RUBY
     require "hyperion/http/sendfile"
     require "socket"
@@ -30,14 +30,14 @@ RSpec.describe Hyperion::Http::Sendfile, "system calls", needs: %i[extension lin
     $stderr.syswrite("end")
   RUBY
 
-  # Of the main thread, between the two writes; futex is what threads of Ruby tell each other by.
+  # Of the main thread, between the two writes; futex is what threads of Ruby tell each other by, brk asks for memory.
   define_method(:calls) do |size, timeout, threads|
     ruby = [RbConfig.ruby, "-W0", *$LOAD_PATH.flat_map { |path| ["-I", path] }]
     log = File.join(Payload.dir, "strace")
     Open3.capture2e("strace", "-o", log, *ruby, "-e", script, Payload.path(size), size.to_s, timeout, threads.to_s)
     lines = File.readlines(log).grep(/\A\w+\(/)
     from, till = %w[begin end].map { |word| lines.index { |line| line.start_with?("write(2, \"#{word}\"") } }
-    lines[(from + 1)...till].map { |line| line[/\A\w+/] } - ["futex"]
+    lines[(from + 1)...till].map { |line| line[/\A\w+/] } - %w[futex brk]
   end
 
   {
